@@ -15,11 +15,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import BartConfig, BartForConditionalGeneration
 from transformers.utils import logging as library_logging
 
 from dataloader.errors import InputError
 from dataloader.progress import ProgressBar
-from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration
+from routing_moe import RoutedModel, RoutingBartForConditionalGeneration
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, flag_problems, group
 from routing_moe.io.accelerator import prepare_gpu
@@ -112,25 +113,24 @@ def run_benchmark(
 # ---- models and inputs
 
 
-def random_model(settings, num_experts: int, **fields) -> RoutingBartForConditionalGeneration:
-    """Returns a routing BART with random weights, on the device. fields: of its configuration."""
+def random_model(settings, num_experts: int, **fields) -> RoutingBartForConditionalGeneration | RoutedModel:
+    """Returns a mixture of a BART with random weights, on the device. fields: of its configuration."""
     size = SIZES[settings.model_size]
     of_side = dict(layers=size["layers"], ffn_dim=size["ffn"], attention_heads=size["heads"])
-    fields |= {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in of_side.items()}
-    config = RoutingBartConfig(
+    config = BartConfig(
         vocab_size=size["vocab"],
         d_model=size["d_model"],
         max_position_embeddings=size["positions"],
         dropout=0.1,
         attention_dropout=0.1,
         activation_dropout=0.1,
-        num_experts=num_experts,
-        task_names=[f"task{i}" for i in range(N_TASKS)],
-        **fields,
+        **{f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in of_side.items()},
     )
+    fields["task_names"] = [f"task{i}" for i in range(N_TASKS)]
     torch.manual_seed(settings.seed)
     with torch.device(settings.device):
-        return RoutingBartForConditionalGeneration(config)
+        plain = BartForConditionalGeneration(config)
+        return RoutingBartForConditionalGeneration.from_bart(plain, num_experts, **fields)
 
 
 def random_source(batch_size: int, length: int, vocab_size: int, device: str) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import measuring
 from benchmarks.measuring import MEASURED
 from routing_moe.config.flags import AT_LEAST_1
-from routing_moe.model.modeling import generate_plain
+from routing_moe.model.beams import generate_plain
 
 # one_hot: all examples of one task; one_hot_mixed: each of a different task; soft: one cache per expert;
 # lora_soft: all examples of one task, with low-rank experts, merging included; plain_shared: plain BART whose
@@ -60,7 +60,7 @@ def run(settings: Settings) -> dict:
 def make_call(name: str, model, plain, settings: Settings) -> Callable[[], None]:
     """Returns a function that generates once, on inputs that are drawn here."""
     B, tokens = settings.batch_size, settings.new_tokens
-    inputs = measuring.random_source(B, settings.source_length, model.config.vocab_size, settings.device)
+    inputs = measuring.random_source(B, settings.source_length, plain.config.vocab_size, settings.device)
     inputs |= {"num_beams": settings.num_beams, "min_new_tokens": tokens, "max_new_tokens": tokens}
     inputs["use_cache"] = name != "soft_no_cache"
     if not name.startswith("plain"):

@@ -132,7 +132,7 @@ def make_step(variant: str, model, optimizer, settings: Settings) -> Callable[[]
     optimizer_s zero gradients for experts without one; s is the whole step. optimizer_share: optimizer_s / s.
     """
     B, S, T = settings.batch_size, settings.source_length, settings.target_length
-    vocab_size, device = model.config.vocab_size, settings.device
+    vocab_size, device = measuring.SIZES[settings.model_size]["vocab"], settings.device
     inputs = measuring.random_source(B, S, vocab_size, device)
     inputs["labels"] = torch.randint(4, vocab_size, (B, T), device=device)
     if variant == "plain":

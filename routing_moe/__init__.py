@@ -39,7 +39,7 @@ HOMES = {
     "ROUTE_SOURCES": "routing_moe.model.route_sources",
     "RouteSource": "routing_moe.model.route_sources",
     "Routed": "routing_moe.answering.routed",
-    "RoutedModel": "routing_moe.model.routed_model",
+    "RoutedModel": "routing_moe.model.modeling",  # which registers all
     "RoutingBartConfig": "routing_moe.model.modeling",
     "RoutingBartForConditionalGeneration": "routing_moe.model.modeling",
     "select_routes": "routing_moe.model.selection",

@@ -34,9 +34,9 @@ def peft_adapter(folder, seed=0, base=None, **fields):
 
 
 def linear_maps(model) -> dict[str, LoraLinear]:
-    """Returns {name, such as "encoder.layers.0.fc1": linear map with experts} of a model."""
+    """Returns {name, such as "model.encoder.layers.0.fc1": linear map with experts} of a model."""
     linears = {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
-    return {name.removeprefix("model."): linear for name, linear in linears.items()}
+    return {name.removeprefix("backbone."): linear for name, linear in linears.items()}
 
 
 def mixture(adapters, **fields):
@@ -157,8 +157,8 @@ def test_mixed_factors_are_those_of_pefts_poly(batch, splits):
     routes_NLE = noise_free_routes(logits_NLE, "bernoulli", temperature=1.0)
     with torch.no_grad():
         for name, linear in linear_maps(model).items():
-            side, _, i = name.split(".")[:3]
-            layer = poly.base_model.model.get_submodule(f"model.{name}")
+            side, _, i = name.removeprefix("model.").split(".")[:3]
+            layer = poly.base_model.model.get_submodule(name)
             if not hasattr(layer, "poly_router"):  # it is not a target of Poly
                 continue
             row = int(i) + (2 if side == "decoder" else 0)

@@ -198,7 +198,7 @@ def test_a_route_is_exported_as_an_adapter_that_its_readme_loads(adapters, world
     for out, trained in ((tmp_path / "deep/out", False), (tmp_path / "deep/trained", True)):
         if trained:
             with torch.no_grad():
-                model.model.encoder.layers[0].fc1.bias += 1
+                model.get_encoder().layers[0].fc1.bias += 1
             model.save_pretrained(folder)
         chosen = dict(checkpoint=folder, task=task, task_routes=route, output_dir=out) | AS
         assert export.main(typed(chosen)) == 0

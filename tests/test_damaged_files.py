@@ -24,7 +24,6 @@ from dataloader.labels import read_labels
 from dataloader.ontology import Ontology
 from dataloader.task_files import read_jsonl, read_tsv
 from dataloader.task_splits import load_split
-from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.answering.queries import read_queries
 from routing_moe.checkpoints.find import find_mixture
@@ -32,8 +31,8 @@ from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.io.run_folder import settings_of_run
 from routing_moe.model.given_routes import read_routes
-from routing_moe.model.loading import load_bart, load_routing_bart, load_vanilla_checkpoint
-from routing_moe.model.mixtures import plain_config
+from routing_moe.model.loading import load_backbone, load_vanilla_checkpoint
+from routing_moe.model.mixtures import load_mixture, plain_config
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
 from routing_moe.report.page import read_curves
 from routing_moe.results.run_cost import read_cost
@@ -119,7 +118,7 @@ class Files:
         (folder / "features.csv").write_text("task,odd,letter\ncolour,0,c\ncount,1,c\n")
         (folder / "text").mkdir()
         save_task_vectors(folder / "text", ["colour", "count"], torch.ones(2, 3).numpy())
-        torch.save(load_bart(self.bart).state_dict(), folder / "plain.pt")
+        torch.save(load_backbone(self.bart).state_dict(), folder / "plain.pt")
 
     def predict(self) -> int:
         absent = dict.fromkeys(("do_train", "initialize_from_vanilla", "model"))
@@ -160,11 +159,9 @@ READERS = {
     "out/1-steps/route.npy": lambda path: load_routes(path.parents[1]),
     "out/best/checkpoint.json": lambda path: load_progress(path.parent),
     "out/best/eval-dev-performance.csv": read_scores,
-    "out/best/model.safetensors": lambda path: load_routing_bart(
-        RoutingBartForConditionalGeneration, path.parent
-    ),
+    "out/best/model.safetensors": lambda path: load_mixture(path.parent),
     "bart/config.json": lambda path: plain_config(path.parent),
-    "bart/model.safetensors": lambda path: load_bart(path.parent),
+    "bart/model.safetensors": lambda path: load_backbone(path.parent),
     "bart/tokenizer.json": lambda path: load_tokenizer(path.parent, 10**6),
     "plain.pt": load_vanilla_checkpoint,
     "published/config.json": published,

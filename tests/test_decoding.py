@@ -4,17 +4,26 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from tiny_backbones import BART, FAMILIES, MIXINGS, SPECIAL, T5, WITH_ENCODER, batch_of, make_differ
 from tiny_steps import encoded
-from transformers import AutoTokenizer, BartForConditionalGeneration
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BartForConditionalGeneration,
+    BlenderbotConfig,
+    M2M100Config,
+    MarianConfig,
+    PLBartConfig,
+    UMT5Config,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dataloader import Example
-from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe import RoutedModel, RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
-from routing_moe.model.beams import SHARING, attend
-from routing_moe.model.modeling import generate_plain
+from routing_moe.model.beams import SHARING, attend, decoder_configs, generate_plain
 from task.skill_gym import TINY_BART
 
 BEAMS, LONGEST = 4, 6
@@ -70,6 +79,81 @@ def test_other_generations_are_those_of_the_library(make_model, inputs, cross_ro
     bart = make_model(num_experts=1).to_bart(torch.ones(4, 1))
     options = dict(num_beams=BEAMS, max_length=8) | options
     generate_plain(bart, **inputs, **options)
+    assert not cross_rows
+
+
+LIKE_BART = dict(m2m_100=M2M100Config, marian=MarianConfig, blenderbot=BlenderbotConfig, plbart=PLBartConfig)
+SIZES = dict(vocab_size=96, max_position_embeddings=64, decoder_start_token_id=0, **SPECIAL, **BART)
+FURTHER = {kind: lambda config=config: config(**SIZES) for kind, config in LIKE_BART.items()}
+FURTHER["umt5"] = lambda: UMT5Config(vocab_size=96, **T5)
+BACKBONES = {**FAMILIES, **WITH_ENCODER, **FURTHER}
+
+
+def plain_of(family: str, init_std: float = 0.5):
+    model = AutoModelForSeq2SeqLM.from_config(BACKBONES[family]()).double().eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=init_std)
+    return model
+
+
+@pytest.mark.parametrize("is_padded", [True, False])
+@pytest.mark.parametrize("family", ["t5", "mt5", "byt5", "mbart", "pegasus", "bart", *FURTHER])
+def test_other_plain_models_give_the_same_sequences(family, is_padded, cross_rows):
+    model = plain_of(family)
+    inputs = {name: tensor for name, tensor in batch_of(model).items() if name != "labels"}
+    if not is_padded:
+        inputs = {"input_ids": inputs["input_ids"].clamp(min=3), "attention_mask": torch.ones(4, 9).long()}
+    for limits in (dict(max_length=12, min_length=5), dict(max_length=9, num_return_sequences=2)):
+        expected = model.generate(**inputs, num_beams=BEAMS, **limits)
+        assert not cross_rows
+        assert torch.equal(generate_plain(model, **inputs, num_beams=BEAMS, **limits), expected)
+        # The attention of a UMT5 repeats keys itself.
+        assert ((4 * BEAMS, 4) in cross_rows) == (family != "umt5")
+        cross_rows.clear()
+    assert {config._attn_implementation for config in decoder_configs(model)} == {"sdpa"}
+
+
+@pytest.mark.parametrize("mixing", MIXINGS)
+@pytest.mark.parametrize("family", ["t5", "mbart", "pegasus", "bart", "umt5"])
+def test_low_rank_experts_give_the_same_sequences(family, mixing, cross_rows, monkeypatch):
+    fields = dict(lora_rank=3, lora_alpha=6, lora_targets="all", task_names=["a"], **MIXINGS[mixing])
+    model = RoutedModel.from_backbone(plain_of(family), 4, **fields).double()
+    make_differ(model)
+    inputs = {name: tensor for name, tensor in batch_of(model).items() if name != "labels"}
+    options = dict(inputs, num_beams=BEAMS, max_length=12, min_length=5)
+    mixed = torch.randn(4, model.config.num_layers, 4, dtype=torch.float64).softmax(-1)
+    for routes in (mixed, mixed[:1].expand(4, -1, -1)):
+        found = model.generate(**options, routes=routes)
+        assert ((4 * BEAMS, 4) in cross_rows) == (family != "umt5")
+        cross_rows.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr("routing_moe.model.beams.shares_sources", lambda model: False)
+            assert torch.equal(model.generate(**options, routes=routes), found)
+        assert not cross_rows
+
+
+def test_tokens_that_answers_begin_with_may_be_several(cross_rows):
+    """The positions of a T5's first step are those of each beam."""
+    model = plain_of("t5")
+    inputs = {name: tensor for name, tensor in batch_of(model).items() if name != "labels"}
+    options = dict(inputs, num_beams=BEAMS, max_length=12, decoder_input_ids=torch.randint(3, 90, (4, 3)))
+    expected = model.generate(**options)
+    assert torch.equal(generate_plain(model, **options), expected)
+    assert (4 * BEAMS, 4) in cross_rows
+
+
+@pytest.mark.parametrize("how", ["eager", "static"])
+def test_models_that_cannot_share_generate_as_the_library_does(how, cross_rows):
+    model = plain_of("t5")
+    options = {name: tensor for name, tensor in batch_of(model).items() if name != "labels"}
+    options |= dict(num_beams=BEAMS, max_length=12)
+    expected = model.generate(**options)
+    if how == "eager":
+        model.set_attn_implementation("eager")
+    else:
+        model.generation_config.cache_implementation = "static"
+    assert torch.equal(generate_plain(model, **options), expected)
     assert not cross_rows
 
 

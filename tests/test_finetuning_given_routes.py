@@ -10,9 +10,8 @@ from test_task_routes import FIXED, FORMS, PAIRS, SEEN
 from tiny_grids import QUICK, SAMPLES, TASK, by_sample
 from tiny_runs import ROWS
 
-from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.finetuning.starting_model import Starts
-from routing_moe.model.loading import load_routing_bart
+from routing_moe.model.mixtures import load_mixture
 from routing_moe.model.task_vectors import save_task_vectors
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
@@ -77,7 +76,7 @@ def starting(grids, mixture_of, kind, **changed):
     init_dir = mixture_of(kind)
     settings = grids.settings("unused", moe_init=True, init_dir=init_dir, **changed)
     found = Starts(settings, torch.device("cpu")).model_for(settings.samples[0], None)
-    return *found, load_routing_bart(RoutingBartForConditionalGeneration, init_dir / "best")
+    return *found, load_mixture(init_dir / "best")
 
 
 def test_a_sample_starts_as_the_plain_bart_of_its_route(grids, mixture_of, tmp_path):

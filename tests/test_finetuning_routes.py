@@ -10,11 +10,10 @@ from accelerate.state import AcceleratorState
 from tiny_grids import NO_ROUTER, QUICK, SAMPLES, TASK, learned, predictions, results
 from tiny_runs import assert_equal, weights
 
-from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.config.finetune import Configuration
 from routing_moe.finetuning.starting_model import Starts
 from routing_moe.finetuning.trial import TrialRunner
-from routing_moe.model.loading import load_routing_bart
+from routing_moe.model.mixtures import load_mixture
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
@@ -45,7 +44,7 @@ def start_of(grids, mixture_of):
         init_dir = mixture_of(kind)
         settings = grids.settings("unused", moe_init=True, init_dir=init_dir, **changed)
         model, words, _ = Starts(settings, torch.device("cpu")).model_for(settings.samples[0], None)
-        return model, words, load_routing_bart(RoutingBartForConditionalGeneration, init_dir / "best")
+        return model, words, load_mixture(init_dir / "best")
 
     return start
 
@@ -241,8 +240,8 @@ def test_router_and_vector_are_trained_only_if_requested(grids, mixture_of, trai
 def test_a_fixed_route_does_not_change_while_its_experts_are_trained(grids, mixture_of):
     before, after, best = trained(grids, mixture_of, "fixed_soft", "soft", eval_period=100)
     assert {name for name in after if name.startswith(("router.", "task_vectors."))} == set()
-    model = load_routing_bart(RoutingBartForConditionalGeneration, best)
-    mixture = load_routing_bart(RoutingBartForConditionalGeneration, mixture_of("soft") / "best")
+    model = load_mixture(best)
+    mixture = load_mixture(mixture_of("soft") / "best")
     assert torch.equal(model.routes_for(["plural"]), mixture.routes_for(["plural"]))
     assert any(".experts.0." in name for name in moved(before, after))
     assert any(".experts.1." in name for name in moved(before, after))

@@ -42,14 +42,19 @@ def routes_of(kind: str, E: int = 8, mixing: str = "products") -> torch.Tensor:
     return logits_BLE.softmax(-1)
 
 
+def state_of_bart(model) -> dict[str, torch.Tensor]:
+    """Returns the weights of the BART that the experts share."""
+    return {name: t for name, t in model.backbone.state_dict().items() if is_of_base(name)}
+
+
 def slow_bart(model, route_LE) -> BartForConditionalGeneration:
     """Returns the plain BART of a route, its weights computed expert by expert: the specification."""
     config = model.config
     bart = BartForConditionalGeneration(tiny_bart_config()).double().eval()
-    state = {name: t for name, t in model.state_dict().items() if is_of_base(name)}
-    for side, first in (("encoder", 0), ("decoder", config.encoder_layers)):
+    state = state_of_bart(model)
+    for side, first in (("encoder", 0), ("decoder", config.depths[0])):
         for i in range(2):
-            for name, linear in model.get_submodule(f"model.{side}.layers.{i}").named_modules():
+            for name, linear in model.backbone.get_submodule(f"model.{side}.layers.{i}").named_modules():
                 if not hasattr(linear, "lora_A"):
                     continue
                 name = f"model.{side}.layers.{i}.{name}.weight"
@@ -129,7 +134,7 @@ def test_generation_along_mixed_routes_is_that_of_their_plain_barts(make_lora, b
 def test_new_experts_leave_the_bart_as_it_is(make_model, batch):
     model = make_model(4, **LORA)
     bart = BartForConditionalGeneration(tiny_bart_config()).double().eval()
-    bart.load_state_dict({name: t for name, t in model.state_dict().items() if is_of_base(name)})
+    bart.load_state_dict(state_of_bart(model))
     routes_BLE = routes_of("soft", 4)
     assert torch.equal(model(**batch, routes=routes_BLE).logits, bart(**batch).logits)
     factors = [linear.lora_A for layer in model.routed_layers() for linear in layer.linear_maps.values()]
@@ -184,7 +189,9 @@ def test_a_trained_base_has_a_rate_of_its_own(make_stepper):
     before = parameters(stepper)
     for step in range(2):
         stepper.step(step)
-    assert not torch.equal(before["model.shared.weight"], stepper.model.model.shared.weight)
+    assert not torch.equal(
+        before["backbone.model.shared.weight"], stepper.model.get_input_embeddings().weight
+    )
 
 
 @pytest.mark.parametrize("fields", [{}, MHR])

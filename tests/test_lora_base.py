@@ -11,9 +11,9 @@ from tiny_runs import assert_equal
 from transformers import AutoModelForSeq2SeqLM, BartForConditionalGeneration
 
 from dataloader.errors import InputError
-from routing_moe import RoutingBartForConditionalGeneration
+from routing_moe import RoutedModel, RoutingBartConfig, RoutingBartForConditionalGeneration
 from routing_moe.model.base import is_of_base, refer_to_base
-from routing_moe.model.loading import load_routing_bart
+from routing_moe.model.mixtures import load_mixture
 
 LORA = dict(expert_kind="lora", lora_rank=3, lora_alpha=6)
 
@@ -35,6 +35,34 @@ def referring(saved_bart):
     return model
 
 
+def test_from_bart_makes_a_routed_model_of_a_copy_that_is_trained(batch):
+    bart = BartForConditionalGeneration(tiny_bart_config()).eval()
+    before = {name: tensor.clone() for name, tensor in bart.state_dict().items()}
+    bart.generation_config.update(num_beams=3)
+    model = RoutingBartForConditionalGeneration.from_bart(
+        bart, 2, expert_kind="lora", task_names=["a"], router_input_dim=8, dropout=0.25
+    )
+    assert isinstance(model, RoutedModel)
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    fields = ("num_experts", "lora_rank", "lora_alpha", "lora_targets", "label_smoothing", "base_model")
+    assert [getattr(model.config, name) for name in fields] == [2, 16, 16, "all", 0.1, None]
+    assert (model.generation_config.num_beams, model.backbone.model.decoder.layers[0].dropout) == (3, 0.25)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    assert_equal(bart.state_dict(), before)
+    plain = model.eval().to_bart(torch.zeros(4, 2))
+    assert type(plain) is BartForConditionalGeneration
+    padded = batch | {"labels": batch["labels"].masked_fill(batch["labels"] == -100, 1)}
+    losses = [model(**b, task_ids=torch.zeros(4, dtype=torch.long)).loss for b in (batch, padded)]
+    assert torch.equal(*losses)
+    with pytest.raises(InputError, match="lora_rang is no field of a mixture"):
+        RoutingBartForConditionalGeneration.from_bart(bart, 2, expert_kind="lora", lora_rang=2)
+    with pytest.raises(Exception, match="low-rank experts of a BART are those of a RoutedModel"):
+        RoutingBartConfig(expert_kind="lora")
+
+
 @pytest.mark.parametrize("cls", [RoutingBartForConditionalGeneration, AutoModelForSeq2SeqLM])
 def test_a_saved_model_refers_to_a_base_that_was_not_trained(referring, tmp_path, cls):
     referring.save_pretrained(tmp_path / "saved")
@@ -52,17 +80,17 @@ def test_fields_of_other_versions_do_not_change_what_is_loaded(fields, make_mode
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"former_field": 2}))
-    loaded = load_routing_bart(RoutingBartForConditionalGeneration, tmp_path)
+    loaded = load_mixture(tmp_path)
     assert_equal(loaded.state_dict(), model.state_dict())
 
 
 def test_a_base_that_was_trained_is_saved(referring, tmp_path):
     with torch.no_grad():
-        referring.model.shared.weight[5] += 1
+        referring.get_input_embeddings().weight[5] += 1
     referring.save_pretrained(tmp_path / "saved")
     loaded = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved")
     assert loaded.config.base_model is None
-    assert torch.equal(loaded.model.shared.weight, referring.model.shared.weight)
+    assert_equal(loaded.state_dict(), referring.state_dict())
 
 
 def test_another_base_is_refused(referring, saved_bart, tmp_path):

@@ -10,11 +10,10 @@ from accelerate.state import AcceleratorState
 from tiny_grids import NO_ROUTER, QUICK, TASK
 from tiny_runs import assert_equal, assert_same_run, typed, weights
 
-from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.merge import main as merge
 from routing_moe.model.base import is_of_base
-from routing_moe.model.loading import load_routing_bart
 from routing_moe.model.lora import is_of_expert
+from routing_moe.model.mixtures import load_mixture
 from task.task_emb.gradients import fisher_batches, log_likelihood_of
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
@@ -53,6 +52,14 @@ def test_a_resumed_run_is_that_of_an_uninterrupted_one(world):
     assert_same_run(world.resumed("lora stopped", **changed), whole)
     assert not any(map(is_of_base, weights(whole / "best")))
     assert base_of(whole / "best") == world.bart
+
+
+def test_a_frozen_bart_may_be_in_bfloat16(world):
+    folder = world.run("lora in bfloat16", **SOFT, base_dtype="bfloat16", total_steps=1) / "best"
+    model = load_mixture(folder)
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == (torch.bfloat16 if is_of_base(name) else torch.float32), name
+    assert base_of(folder) == world.bart
 
 
 # ---- two stages
@@ -112,7 +119,7 @@ def grid(grids, name: str, start, **changed):
 def test_only_the_chosen_parts_are_trained(grids, soft_lora, base_lr, changed):
     rates = dict(route_training="fixed", base_lr=base_lr)
     after, config = grid(grids, f"lora_{base_lr}", soft_lora, **rates)
-    start = load_routing_bart(RoutingBartForConditionalGeneration, soft_lora / "best").state_dict()
+    start = load_mixture(soft_lora / "best").state_dict()
     parts = {
         "experts" if is_of_expert(name) else "base" if is_of_base(name) else name.split(".")[0]
         for name, tensor in after.items()

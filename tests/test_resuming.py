@@ -8,8 +8,7 @@ import pytest
 from forks import forked, killed
 from tiny_runs import assert_equal, assert_same_run, contents, fail_in_step, reopen, run, weights
 
-from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.model.loading import load_routing_bart
+from routing_moe.model.mixtures import load_mixture
 from routing_moe.optim.step import Stepper
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
@@ -116,6 +115,6 @@ def test_a_diverged_run_reports_its_last_checkpoint(world, capsys):
 
 def test_a_loaded_checkpoint_is_aligned_in_memory(finished):
     # Products of unaligned matrices may round differently; safetensors files are aligned to 8 bytes at most.
-    model = load_routing_bart(RoutingBartForConditionalGeneration, finished / "last")
+    model = load_mixture(finished / "last")
     assert {tensor.data_ptr() % 64 for tensor in (*model.parameters(), *model.buffers())} == {0}
     assert model.lm_head.weight is model.model.shared.weight

@@ -12,9 +12,8 @@ from tiny_grids import QUICK, SAMPLES, TASK, predictions, results
 from tiny_runs import assert_equal, weights
 from torch.nn import functional as F
 
-from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.finetuning.starting_model import along_route, set_trained
-from routing_moe.model.loading import load_routing_bart
+from routing_moe.model.mixtures import load_mixture
 from routing_moe.model.selection import LEAST_WEIGHT, route_logits
 from routing_moe.optim.step import Stepper
 from routing_moe.task_choice.choice import TaskChoice
@@ -150,7 +149,7 @@ def test_a_grid_of_logits_saves_the_route(grids):
     route_LE = after.pop("task_routes")[0]
     experts = {name: tensor for name, tensor in before.items() if name in after}
     assert_equal(after, experts)
-    model = load_routing_bart(RoutingBartForConditionalGeneration, best)
+    model = load_mixture(best)
     assert torch.equal(model.routes_for([TASK])[0], route_LE)
     torch.testing.assert_close(route_LE.sum(-1), torch.ones(3))
     assert not torch.equal(route_LE, torch.full((3, 2), 0.5))

@@ -9,11 +9,10 @@ import torch
 from tiny_grids import QUICK, SAMPLES, TASK, by_sample, outcomes, results
 from tiny_runs import TRAIN_TASKS
 
-from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.finetuning.starting_model import Starts
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes
-from routing_moe.model.loading import load_routing_bart
+from routing_moe.model.mixtures import load_mixture
 from routing_moe.model.task_vectors import save_task_vectors
 from routing_moe.task_choice.choice import seen_when_stored
 from routing_moe.task_choice.texts import TEXTS_FILE
@@ -115,7 +114,7 @@ def test_each_sample_is_routed_by_its_given_vector(grids, given):
     init_dir = grids.mixture("mixture_soft", **SOFT)
     settings = grids.settings("unused", moe_init=True, init_dir=init_dir, taskvecs=folder, **BOTH)
     starts = Starts(settings, torch.device("cpu"))
-    mixture = load_routing_bart(RoutingBartForConditionalGeneration, init_dir / "best")
+    mixture = load_mixture(init_dir / "best")
     mixture.eval()
     for sample in (FIRST, SECOND, FIRST):
         model, words, seen = starts.model_for(sample, None)
@@ -142,9 +141,7 @@ def test_a_checkpoint_stores_the_vectors_of_samples_and_what_they_have_seen(grid
     changed = dict(taskvecs=folder, taskvecs_dim=None, freeze_task_model=True, task_model_lr=None)
     run = along(grids, "stored_of_samples", init_dir=grids.mixture("mixture_of_given", **SOFT | changed))
     assert by_sample(run, "vector_seen") == of_both("labelled rows of one sample")
-    config = load_routing_bart(
-        RoutingBartForConditionalGeneration, grids.world / "mixture_of_given/best"
-    ).config
+    config = load_mixture(grids.world / "mixture_of_given/best").config
     assert seen_when_stored(config, TASK) == "labelled rows of one sample"
     assert seen_when_stored(config, TRAIN_TASKS[0]) == "labelled rows of all samples"  # trained on all
 

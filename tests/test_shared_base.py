@@ -13,10 +13,9 @@ from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, run, typed, we
 from tiny_steps import parameters
 from transformers import BartForConditionalGeneration
 
-from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.export import main as export
 from routing_moe.model.base import base_tensors, is_of_base
-from routing_moe.model.loading import load_routing_bart
+from routing_moe.model.mixtures import load_mixture
 from routing_moe.optim.step import frozen_parts, linear_warmup_decay, part_of
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
@@ -115,7 +114,7 @@ def test_a_resumed_run_is_that_of_an_uninterrupted_one_and_its_experts_are_compl
     changed = dict(shared_base=True, alternate_every=2, base_lr=0.005)
     whole = world.run("shared_base", **changed)
     assert_same_run(world.resumed("shared_base_stopped", **changed), whole)
-    model = load_routing_bart(RoutingBartForConditionalGeneration, whole / "best").eval()
+    model = load_mixture(whole / "best").eval()
     assert model.config.base_model is None
     assert export(typed(dict(checkpoint=whole, task="colour", output_dir=tmp_path / "colour"))) == 0
     bart = BartForConditionalGeneration.from_pretrained(tmp_path / "colour").eval()
@@ -136,14 +135,15 @@ def deltas(world):
 
 
 def base_of(checkpoint) -> dict[str, torch.Tensor]:
-    return base_tensors(load_routing_bart(RoutingBartForConditionalGeneration, checkpoint))
+    return base_tensors(load_mixture(checkpoint))
 
 
 def test_complete_experts_are_copies_of_the_base_of_low_rank_experts(world, deltas):
     start = NO_LEARNING | FIXED | dict(task_routes="tasks", init_eps=0, vanilla_checkpoint=deltas)
     folder = world.run("from_a_base", **start)
-    model = load_routing_bart(RoutingBartForConditionalGeneration, folder / "best")
+    model = load_mixture(folder / "best")
     base, trained = base_of(deltas / "best"), weights(world.bart)
+    base = {name.removeprefix("backbone."): tensor for name, tensor in base.items()}
     for route_LE in model.routes_for(["colour", "count", "opposite"]):
         bart = model.to_bart(route_LE).state_dict()
         assert_equal({name: bart[name] for name in base}, base)

@@ -17,7 +17,7 @@ from dataloader.encoding import TextFormat
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
-from routing_moe.model.loading import load_bart
+from routing_moe.model.loading import load_backbone
 from routing_moe.model.task_vectors import UNKNOWN, of_sample, seen_by
 from routing_moe.optim.step import TrainingDiverged
 from task.task_emb.gradients import fisher_vector
@@ -104,7 +104,7 @@ def test_random_vectors_are_normal_and_depend_on_the_name_and_the_seed(world):
 def test_a_text_vector_is_the_mean_of_pooled_states(pooling, task_names, world):
     flags = dict(pooling=pooling, task_names=task_names, max_tokens_per_micro_batch=40)
     found = vectors(again(world, "text", f"text_{pooling}", **flags))
-    bart = load_bart(world.bart).eval()
+    bart = load_backbone(world.bart).eval()
     tokenizer = load_tokenizer(world.bart, bart.config.vocab_size)
     for task, rows in ROWS.items():
         pooled = []
@@ -235,7 +235,7 @@ def test_other_settings_models_and_data_are_not_continued(made, each, world, tmp
     refused("text", each["text"], "--samples is first, but", "it was each")
     refused("random", made["text"], "holds vectors of the method 'text'")
     bart = shutil.copytree(world.bart, tmp_path / "bart")
-    state = load_bart(bart)
+    state = load_backbone(bart)
     state.model.shared.weight.data[7] += 1
     state.save_pretrained(bart)
     refused("text", made["text"], "the files of its model differ", bart=bart)

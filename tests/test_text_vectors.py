@@ -11,7 +11,7 @@ from dataloader.errors import InputError
 from dataloader.gym import Gym
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
-from routing_moe.model.loading import load_bart
+from routing_moe.model.loading import load_backbone
 from routing_moe.task_choice.texts import TextSource, train_examples
 from task.skill_gym import TINY_BART
 
@@ -29,7 +29,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def bart(tmp_path_factory):
-    return load_bart(write_bart(tmp_path_factory.mktemp("bart"))).eval()
+    return load_backbone(write_bart(tmp_path_factory.mktemp("bart"))).eval()
 
 
 def mixture_of(bart, init_eps=0.1, **fields):

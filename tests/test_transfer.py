@@ -23,7 +23,7 @@ from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.analysis import transfer as job
 from routing_moe.cli.transfer import main
 from routing_moe.io.files import npy_bytes
-from routing_moe.model.loading import load_routing_bart
+from routing_moe.model.mixtures import load_mixture
 from routing_moe.task_choice.contested import Contested
 from routing_moe.task_choice.transfer import affinity, gains, grouped, mates, means_by_task
 
@@ -155,7 +155,7 @@ def train_rows(place):
 
 
 def test_losses_and_advantage_equal_those_of_one_plain_model_after_the_other(place, whole):
-    model = load_routing_bart(RoutingBartForConditionalGeneration, place / "deltas/best").eval()
+    model = load_mixture(place / "deltas/best").eval()
     pool = train_rows(place)
     # The two samples of a task have the same rows, in another order.
     rows = [evenly_spread(np.flatnonzero(pool.task_ids_N == n), 6) for n in range(7)]

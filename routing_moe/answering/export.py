@@ -18,7 +18,6 @@ from routing_moe.io.files import replacing_directory
 from routing_moe.io.hub import local_folder
 from routing_moe.model.adapter_files import name_of_base, write_adapter
 from routing_moe.model.loading import saved_kind
-from routing_moe.model.mixtures import plain_on_cpu
 
 NO_EQUAL = (
     "the route mixes the outputs of several experts, so that no plain model gives the same answers; --argmax "
@@ -46,7 +45,7 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
     has_equal = model.has_plain_equivalent(route_LE[None])
     if not has_equal and not argmax:
         raise InputError(f"{task.name}: {NO_EQUAL}")
-    bart = copy.copy(plain_on_cpu(model, route_LE))  # without experts, it is the model
+    bart = copy.copy(model.to_plain(route_LE, "cpu"))  # without experts, it is the model
     bart.config, bart.generation_config = copy.deepcopy((bart.config, bart.generation_config))
     bart.generation_config.update(**generation_limits(model.config, routed.decoding, routed.tokenizer))
     bart.config.text_settings, bart.config.task_names = routed.texts, [task.name]
@@ -92,7 +91,7 @@ def write_base(routed, folder: Path, adapter: str = ".") -> str | None:
         if place.is_dir() and saved_kind(place) in PLAIN_MODELS:  # which transformers loads
             return name_of_base(model, folder / adapter)
     sizes = model.config.num_layers, model.config.num_experts
-    plain_on_cpu(model, torch.zeros(sizes, device=model.device)).save_pretrained(folder / "base")
+    model.to_plain(torch.zeros(sizes, device=model.device), "cpu").save_pretrained(folder / "base")
     routed.tokenizer.save_pretrained(folder / "base")
     return os.path.relpath("base", adapter)
 

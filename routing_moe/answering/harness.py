@@ -20,11 +20,10 @@ from dataloader.encoding import TextFormat
 from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe.answering.export import NO_EQUAL
-from routing_moe.config.choices import ROUTING, ROUTING_BART
+from routing_moe.config.choices import MIXTURES
 from routing_moe.io.hub import local_folder
 from routing_moe.model.loading import auto_class
-from routing_moe.model.modeling import RoutingBartForConditionalGeneration  # noqa: F401 (registers it)
-from routing_moe.model.routed_model import RoutedModel  # noqa: F401
+from routing_moe.model.modeling import RoutingBartForConditionalGeneration  # noqa: F401 (registers all)
 from routing_moe.task_choice.choice import Resolver, missing_row_error
 from routing_moe.task_choice.choose import Chooser
 
@@ -41,7 +40,7 @@ class RoutedLM(HFLM):
         folder = local_folder(pretrained)
         folder = folder / "best" if (folder / "best").is_dir() else folder
         config = AutoConfig.from_pretrained(folder)
-        if config.model_type not in (ROUTING, ROUTING_BART):
+        if config.model_type not in MIXTURES:
             raise InputError(f"{folder} holds a {config.model_type!r} model, which has no routes")
         dtype, device = options.pop("dtype", None), options.pop("device", None)
         model = auto_class(config).from_pretrained(folder, dtype=dtype or "auto")

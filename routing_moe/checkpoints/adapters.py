@@ -12,7 +12,6 @@ from torch import Tensor
 from dataloader.errors import InputError, in_brief
 from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE
 from routing_moe.model.injection import OF_ATTENTION, merged_weights, stacks
-from routing_moe.model.mixtures import plain_on_cpu
 
 # {name of a linear map, such as "model.encoder.layers.0.fc1": (A (r, D_in), B (D_out, r), s)}
 Updates = Mapping[str, tuple[Tensor, Tensor, float]]
@@ -93,7 +92,7 @@ def check_with_peft(model, routes_LE: Tensor, folder: Path) -> None:
     from peft import PeftModel
 
     with warnings.catch_warnings(action="ignore"):  # of names in transformers that peft has not replaced yet
-        adapted = PeftModel.from_pretrained(plain_on_cpu(model, torch.zeros_like(routes_LE)), folder)
+        adapted = PeftModel.from_pretrained(model.to_plain(torch.zeros_like(routes_LE), "cpu"), folder)
         merged = adapted.merge_and_unload().state_dict()
     for name, weight in merged_weights(model.lora_layers, routes_LE):
         weight = weight.to(merged[name].device)

@@ -98,12 +98,13 @@ def assemble(settings: AssembleSettings, sources: Mapping[str, Model | Path]):
 
 
 def mixture_of_adapters(settings: AssembleSettings, base: Model, folders: Mapping[str, Path]):
+    import torch  # takes seconds
+
     from routing_moe.checkpoints.adapters import fill_expert, lora_fields, read_adapter
     from routing_moe.model.base import refer_to_base
-    from routing_moe.model.mixtures import exact_plain
 
     one_expert, updates = base.load(), {}
-    plain = exact_plain(one_expert)
+    plain = one_expert.to_plain(dtype=torch.float32)
     if one_expert.config.has_lora:
         plain.float()
     for name, folder in folders.items():
@@ -113,8 +114,7 @@ def mixture_of_adapters(settings: AssembleSettings, base: Model, folders: Mappin
     model = routed_by_name(plain, list(folders), **fields)
     for expert, adapter in enumerate(updates.values()):
         fill_expert(model, expert, adapter)
-    if isinstance(base, SavedPlain) or base.config.model_type == ROUTING_BART:  # else the base is saved, too
-        refer_to_base(model, settings.base if is_on_hub(settings.base) else base.place)
+    refer_to_base(model, settings.base if is_on_hub(settings.base) else base.place)
     return model
 
 
@@ -171,7 +171,7 @@ def average(settings: AverageSettings):
             check_alike(model, first)
     import torch  # takes seconds
 
-    from routing_moe.model.mixtures import exact_plain, mixture_of
+    from routing_moe.model.mixtures import mixture_of
 
     mean, dtypes, trained = {}, set(), set()
     for i, (place, saved) in enumerate(models.items()):  # one model at a time is in memory
@@ -180,9 +180,8 @@ def average(settings: AverageSettings):
         config = model.config
         if not config.has_lora:  # whose parameters are mixed anyway
             config.expert_mixing = "parameters"
-        plain = exact_plain(
-            model, torch.full((config.num_layers, config.num_experts), 1 / config.num_experts)
-        )
+        equal_LE = torch.full((config.num_layers, config.num_experts), 1 / config.num_experts)
+        plain = model.to_plain(equal_LE, dtype=torch.float32)
         state = {name: tensor.float() for name, tensor in plain.state_dict().items()}
         mean = {name: mean.get(name, tensor).lerp(tensor, 1 / (i + 1)) for name, tensor in state.items()}
         dtypes.add(torch.float32 if config.has_lora else plain.dtype)

@@ -9,7 +9,7 @@ from dataloader.checksums import sha256
 from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.folder import find_checkpoint
-from routing_moe.config.choices import PLAIN_MODELS, ROUTING, ROUTING_BART
+from routing_moe.config.choices import MIXTURES, PLAIN_MODELS
 from routing_moe.config.shared import Start
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.hub import (
@@ -115,7 +115,7 @@ def find_model(
     if is_on_hub(source):
         if checkpoint_name:
             raise InputError(f"{source}: no such folder; of a run on the hub, leave --{name_flag} out")
-        is_mixture = is_routing(saved_fields(local_folder(source)))
+        is_mixture = saved_fields(local_folder(source)).get("model_type") in MIXTURES
         return SavedMixture(folder_of_run(source)) if is_mixture else SavedPlain(str(source))
     if not folder.is_dir():
         if is_hub_name(str(source)):
@@ -136,10 +136,10 @@ def find_model(
         return SavedMixture(folder / name, is_published=True)
     if checkpoint_name:
         raise InputError(f"{folder} is a checkpoint; --{name_flag} has an effect with run folders only")
-    if not is_routing(saved) and (kind := saved.get("model_type")) not in PLAIN_MODELS:
+    if (kind := saved.get("model_type")) not in (*MIXTURES, *PLAIN_MODELS):
         known = ", ".join(PLAIN_MODELS)
         raise InputError(f"{folder} holds a {kind!r} model, not a mixture or a model of the types {known}")
-    return SavedMixture(folder) if is_routing(saved) else SavedPlain(str(source))
+    return SavedMixture(folder) if kind in MIXTURES else SavedPlain(str(source))
 
 
 def find_mixture(source: str | Path, checkpoint_name: str | None, name_flag: str) -> SavedMixture:
@@ -161,7 +161,7 @@ def find_plain(source: str, model: str, name_flag: str = "checkpoint") -> SavedM
     """
     path = Path(source)
     if path.is_file():
-        if is_routing(saved_fields(path.parent)):
+        if saved_fields(path.parent).get("model_type") in MIXTURES:
             raise InputError(f"{path}: a file of a run's checkpoint; name its folder, {path.parent}")
         return SavedPlain(model, weights=source)
     if path.suffix in (".pt", ".bin", ".safetensors") and not path.is_dir():
@@ -235,11 +235,6 @@ def saved_fields(folder: Path) -> dict:
     """Returns the fields of the configuration in a folder, {} if there is none. Raises InputError."""
     path = folder / "config.json"
     return load_json_object(path, "a model's configuration") if path.is_file() else {}
-
-
-def is_routing(fields: dict) -> bool:
-    """Returns whether a configuration with these fields is that of a mixture."""
-    return fields.get("model_type") in (ROUTING, ROUTING_BART)
 
 
 def weight_files(source: str | Path) -> list[Path]:

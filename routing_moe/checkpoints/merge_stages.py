@@ -90,8 +90,7 @@ def merge(settings: MergeSettings, routes: SavedMixture):
     """Returns (model, tokenizer) for stage 2. Raises InputError if files are broken or do not match."""
     import torch  # takes seconds
 
-    from routing_moe.checkpoints.start import base_place, take_vanilla_weights
-    from routing_moe.model.base import refer_to_base
+    from routing_moe.checkpoints.start import refer_to_start, take_vanilla_weights
     from routing_moe.model.mixtures import load_plain, with_fresh_experts
 
     with problem_context("--routes_from "):
@@ -103,9 +102,8 @@ def merge(settings: MergeSettings, routes: SavedMixture):
     model = with_fresh_experts(trained, plain, settings.init_eps)
     if settings.vanilla_checkpoint:
         take_vanilla_weights(model, settings.vanilla_checkpoint, settings.init_eps)
-    place = base_place(Start(settings.model, vanilla=settings.vanilla_checkpoint))
-    if model.config.has_lora and place:
-        refer_to_base(model, place)
+    if model.config.has_lora:
+        refer_to_start(model, Start(settings.model, vanilla=settings.vanilla_checkpoint))
     return model, tokenizer
 
 

@@ -16,7 +16,7 @@ from routing_moe.checkpoints.find import (
     find_vanilla,
 )
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
-from routing_moe.config.choices import ROUTING_BART, kind_of
+from routing_moe.config.choices import kind_of
 from routing_moe.config.shared import Start
 from routing_moe.config.train import ARCHITECTURE_FLAGS, OF_EVERY_TRAINING, ROUTING_FLAGS, TrainSettings
 from routing_moe.io.hub import is_on_hub
@@ -26,7 +26,6 @@ from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.loading import with_fields
 from routing_moe.model.loss import with_targets
 from routing_moe.model.mixtures import (
-    exact_plain,
     load_base_weights,
     load_mixture,
     load_plain,
@@ -52,7 +51,7 @@ def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | No
     checkpoint = checkpoint_to_start_from(settings)
     if checkpoint is None:
         with problem_context("--model "):
-            config = plain_config(settings.model)
+            config = plain_config(settings.model, low_rank=settings.expert_kind == "lora")
         if settings.vanilla_checkpoint:
             with problem_context("--vanilla_checkpoint "):
                 vanilla = find_vanilla(settings.vanilla_checkpoint, settings.model)
@@ -84,9 +83,8 @@ def check_base_type(settings: TrainSettings, config: Mixture) -> None:
         )
     if kind != "bfloat16":
         return
-    if config.model_type == ROUTING_BART or not config.has_lora or settings.base_lr > 0:
-        what = "low-rank experts of another model than a BART, with --base_lr 0"
-        raise InputError(f"the base is in bfloat16 (--base_dtype), which is for {what}")
+    if not config.has_lora or settings.base_lr > 0:
+        raise InputError("the base is in bfloat16 (--base_dtype): for low-rank experts, with --base_lr 0")
 
 
 def with_flags(config: Mixture, fields: dict) -> Mixture:
@@ -173,9 +171,8 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
         model.config.note_training(split.train)
     if model.config.has_lora:
         train_base(model, settings.base_lr > 0)
-        # A checkpoint refers to its base already, or contains it.
-        if checkpoint is None and (place := base_place(settings.start)):
-            refer_to_base(model, place)
+        if checkpoint is None:  # else it refers to its base already, or contains it
+            refer_to_start(model, settings.start)
     if model.config.has_router:  # with a frozen router, straight-through routes run only the selected experts
         model.router.requires_grad_(settings.trains_router)
         model.task_vectors.requires_grad_(settings.trains_task_vectors)
@@ -221,23 +218,16 @@ def new_model(
     return model
 
 
-def base_place(start: Start) -> str | None:
-    """Returns the folder, file or hub name of the plain weights that a start makes experts of.
-
-    None if low-rank experts cannot refer to them: to the base of others, which is no model on its own, and
-    for another model than a BART to a run or to a file of weights.
-    """
-    if not start.vanilla:
-        return start.model
-    vanilla = find_vanilla(start.vanilla)
-    if isinstance(vanilla, SavedMixture) and vanilla.config.num_experts > 1:
-        return None
-    is_bart = plain_config(start.model).model_type == ROUTING_BART
-    if not is_bart and (isinstance(vanilla, SavedMixture) or vanilla.weights):
-        return None
-    if is_on_hub(start.vanilla):
-        return start.vanilla
-    return str(vanilla.weights or vanilla.source if isinstance(vanilla, SavedPlain) else vanilla.checkpoint)
+def refer_to_start(model, start: Start) -> None:
+    """Notes the plain weights that a start makes experts of as the base of low-rank ones, if they can be."""
+    vanilla, place = find_vanilla(start.vanilla) if start.vanilla else None, start.model
+    if isinstance(vanilla, SavedMixture) and (vanilla.is_published or vanilla.config.num_experts > 1):
+        return  # it is in no file that transformers loads
+    if vanilla and is_on_hub(start.vanilla):
+        place = start.vanilla
+    elif vanilla:
+        place = vanilla.weights or vanilla.source if isinstance(vanilla, SavedPlain) else vanilla.checkpoint
+    refer_to_base(model, place)
 
 
 def take_vanilla_weights(model, source: str, init_eps: float) -> None:
@@ -253,7 +243,7 @@ def take_vanilla_weights(model, source: str, init_eps: float) -> None:
             check_one_expert(
                 vanilla, "give a plain model, a run with one expert, or one with low-rank experts"
             )
-            content = exact_plain(vanilla.load()).state_dict()
+            content = vanilla.load().to_plain(dtype=torch.float32).state_dict()
     with problem_context(f"--vanilla_checkpoint {source}: "):
         load_base_weights(model, content, init_eps)
     if Path(source).is_file():  # of weights alone

@@ -91,7 +91,7 @@ class TrainSettings(RunFlags):
     initialize_from_vanilla: bool = START(False, "start from --model, as without this flag if no checkpoint is given")
     vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors, a saved folder, a run with one expert, a run with low-rank experts (the model that they share), or a hub name of one of these")
     init_eps: float = START(1e-8, "standard deviation of the noise added to each copy (low-rank experts have none); the default is below float32 resolution for weights near 1", range=NOT_NEGATIVE)
-    base_dtype: str | None = MORE_START(None, "precision of the weights that low-rank experts of another model than a BART share, if they are not trained (default: float32)", choices=choices.BASE_DTYPES)
+    base_dtype: str | None = MORE_START(None, "precision of the weights that low-rank experts share, if they are not trained (default: float32)", choices=choices.BASE_DTYPES)
     checkpoint: str | None = START(None, "routing checkpoint to start from, a folder or a hub name owner/name[@revision] (default: none; to predict, --output_dir/--checkpoint_name)")
     checkpoint_name: str = MORE_START("best", "which checkpoint of --output_dir to predict from, or if given to start from: best, last, or any folder there with a checkpoint, such as the init that merge writes or the <step>-steps that --save_period keeps", on_resume=True)
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from transformers import DynamicCache, StoppingCriteria
 
 from dataloader.encoding import IGNORED_LABEL, Ragged
+from routing_moe.model.beams import CACHE_ARGUMENT
 from routing_moe.model.loss import example_losses, with_targets
-from routing_moe.model.modeling import CACHE_ARGUMENT
 
 # Both limit memory and do not change results: padded source and target tokens per decoder call, and among
 # them labels, which are projected to the vocabulary (0.4 GB of float32 for BART's 50 265 tokens).

@@ -41,8 +41,7 @@ from routing_moe.evaluation.option_ranking import (
 )
 from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, prompts_of
-from routing_moe.model.beams import SourceCache, SourceStates, shares_sources
-from routing_moe.model.modeling import CACHE_ARGUMENT, generate_plain
+from routing_moe.model.beams import CACHE_ARGUMENT, SourceCache, SourceStates, generate_plain, shares_sources
 
 # Settings that decoder-only models are published with. None is for greedy answers, or saved with them.
 SAMPLING = ("temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")

@@ -2,29 +2,33 @@
 
 A configuration names the base (`base_model`: a folder, a file or a hub name) and has a checksum of its
 weights (`base_sha256`). Loading reads the base and compares the checksum, to find a base that is not
-the one that the experts were trained on. Of a BART the checksum is of all weights; of another model, which
-may be large, of all vectors, such as norms and biases, and of the sum of each row of all matrices, which a
-permutation inside a row does not change. Earlier checkpoints have the checksum of the first map with experts.
+the one that the experts were trained on. The checksum is of all vectors, such as norms and biases, and of the
+sum of each row of all matrices, which may be large; a permutation inside a row does not change it. Names and
+shapes are compared, too.
 """
 
 import hashlib
 import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from dataloader.atomic_files import final_path
-from dataloader.errors import InputError
-from routing_moe.config.choices import ROUTING_BART
+from dataloader.errors import InputError, in_short, problem_context
+from routing_moe.config.choices import MIXTURES
 from routing_moe.io.hub import is_hub_name, local_folder
 from routing_moe.model.loading import (
-    TIED_NAMES,
+    auto_class,
     damaged,
-    load_bart,
-    load_routing_bart,
+    load_backbone,
+    load_checked,
     load_vanilla_checkpoint,
     own_tensors,
     saved_kind,
@@ -72,18 +76,29 @@ def row_sums(tensor: Tensor) -> Tensor:
 
 
 def fingerprint(model) -> str:
-    """Returns the checksum of a model's base, by which another base is recognised."""
-    tensors = base_tensors(model)
-    if model.config.model_type != ROUTING_BART:
-        tensors = {name: row_sums(tensor) for name, tensor in tensors.items()}
-    return checksum(tensors)
+    """Returns the checksum of the base of a model that says whether it is another one."""
+    return checksum({name: row_sums(tensor) for name, tensor in base_tensors(model).items()})
 
 
-def checksum_of_first_map(model) -> str:
-    """Returns what earlier checkpoints have as the fingerprint of a base that is no BART."""
+def earlier_fingerprint(model, was_routing_bart: bool) -> str:
+    """Returns what earlier checkpoints have: of a routing BART that of all weights, else of the first map."""
+    if was_routing_bart:
+        tensors = base_tensors(model).items()
+        return checksum({name.removeprefix("backbone."): tensor for name, tensor in tensors})
     layer = model.lora_layers[0]
     name, linear = next(iter(layer.linear_maps.items()))
     return checksum({f"{layer.name}.{name}.weight": linear.weight})
+
+
+def check_base(model, was_routing_bart: bool) -> None:
+    """Raises InputError if the base is not the one that the configuration refers to."""
+    config, found = model.config, fingerprint(model)
+    if config.base_sha256 != found and config.base_sha256 != earlier_fingerprint(model, was_routing_bart):
+        raise InputError(
+            f"{config.base_model}: not the model that the experts were trained on: its weights have another "
+            "checksum"
+        )
+    config.base_sha256 = found
 
 
 def refer_to_base(model, place: str | Path) -> None:
@@ -113,50 +128,91 @@ def stored_tensors(model) -> dict[str, Tensor] | None:
     return {name: tensor for name, tensor in own_tensors(model).items() if not is_of_base(name)}
 
 
-def complete_state(cls, folder: Path, config, token: str | None = None) -> dict[str, Tensor]:
-    """Returns all weights of the model in a folder that refers to its base.
-
-    The base is a folder, a file or a hub name of a plain BART, or a run of one expert.
-    """
-    place, path = config.base_model, Path(config.base_model)
-    need_base(place)
-    source = path if path.exists() else local_folder(place, token=token)
-    if source.is_dir() and saved_kind(source) == ROUTING_BART:
-        state = load_routing_bart(cls, source).to_bart().state_dict()
-    else:
-        state = load_vanilla_checkpoint(path) if path.exists() else load_bart(place).state_dict()
-    if config.tie_word_embeddings:
-        state = {name: tensor for name, tensor in state.items() if not TIED_NAMES.search(name)}
-    state.setdefault("final_logits_bias", torch.zeros(1, config.vocab_size))  # which old files lack
-    check_base(config, checksum(state))
-    return state | saved_tensors(folder)
-
-
-def need_base(place: str) -> None:
-    """Raises InputError if the base that a saved model refers to is neither there nor a hub name."""
-    path = Path(place)
-    if not path.exists() and (path.is_absolute() or not is_hub_name(place)):
-        raise InputError(
-            f"{place}: not found; it has the model that the experts were trained on. Move it back, or change "
-            "base_model in the config.json of the experts"
-        )
-
-
-def check_base(config, found: str) -> None:
-    """Raises InputError if the base whose fingerprint was found is not the one that a model refers to."""
-    if found != config.base_sha256:
-        raise InputError(
-            f"{config.base_model}: not the model that the experts were trained on: its weights have another "
-            "checksum"
-        )
-
-
 def saved_tensors(folder: Path) -> dict[str, Tensor]:
-    """Returns the tensors of the weight files in a folder. Raises InputError for a damaged one."""
+    """Returns the tensors of the weight files in a folder. Raises InputError for a damaged one.
+
+    Names are those of a `RoutedModel`, also of low-rank experts that were saved as a routing BART.
+    """
     state = {}
     for file in sorted(folder.glob("model*.safetensors")):
         try:
             state |= load_file(file)
         except SafetensorError as error:
             raise damaged(file, error) from None
-    return state
+    own = ("backbone.", *ROUTING_NAMES)
+    return {name if name.startswith(own) else f"backbone.{name}": tensor for name, tensor in state.items()}
+
+
+# ---- plain models
+
+
+def empty(config: PreTrainedConfig, **loading) -> PreTrainedModel:
+    """Returns a plain model of a configuration that is to be filled. loading: arguments of the library."""
+    with no_init_weights():
+        model = auto_class(config).from_config(config, **{"dtype": torch.get_default_dtype()} | loading)
+    model.tie_weights()  # the library does this when it initialises
+    return model
+
+
+def load_base(config, token: str | None = None, **loading) -> PreTrainedModel:
+    """Returns the plain model that a configuration refers to, which may be that of a run of one expert.
+
+    loading: dtype, and other arguments of the library. Raises InputError.
+    """
+    place, path = config.base_model, Path(config.base_model)
+    if not path.exists() and (path.is_absolute() or not is_hub_name(place)):
+        raise InputError(
+            f"{place}: not found; it has the model that the experts were trained on. Move it back, or change "
+            "base_model in the config.json of the experts"
+        )
+    if path.is_file():
+        with problem_context(f"{place}: "):
+            return fill_plain(empty(config.backbone, **loading), load_vanilla_checkpoint(place))
+    if saved_kind(folder := local_folder(place, token=token)) in MIXTURES:
+        options = loading | {"dtype": torch.float32}
+        load = partial(auto_class(config.backbone).from_pretrained, folder, **options)
+        run, _ = load_checked(lambda: (load(), {"missing_keys": ()}), place, "not a valid run")
+        return run.to_plain(dtype=torch.float32).to(loading["dtype"])
+    return load_backbone(place, config.backbone, **loading)
+
+
+def fill_plain(model: PreTrainedModel, state: Mapping[str, Tensor]) -> PreTrainedModel:
+    """Returns the model, with these weights; files are read with the names of a BART, with "model."."""
+    own = model.state_dict().keys()
+    named = {name if name in own else name.removeprefix("model."): t for name, t in state.items()}
+    # Experts stay, and old files of a BART lack the bias, which is 0.
+    fill(model, named, lambda name: is_of_base(name) and name != "final_logits_bias")
+    return model
+
+
+def fill(model: nn.Module, state: dict[str, Tensor], needs: Callable[[str], bool]) -> None:
+    """Copies tensors into a model. Raises InputError if they do not fit.
+
+    needs: whether a tensor of a name of the model must be among them.
+    """
+    untie_head(model, state)
+    own = model.state_dict(keep_vars=True)
+    filled = {id(own[name]) for name in state if name in own}  # under one of the names of a tied tensor
+    wrong = [name for name, tensor in own.items() if id(tensor) not in filled and needs(name)]
+    wrong += [n for n, t in state.items() if n not in own or own[n].shape != t.shape]
+    if wrong:
+        raise InputError(f"these are not the weights of the model; missing, or other ones: {in_short(wrong)}")
+    model.load_state_dict(state, strict=False)
+
+
+def untie_head(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Gives the projection to the vocabulary its own weights, if they differ from the embeddings in a state.
+
+    No configuration says that of a Flan-T5 or mT5; transformers finds it in the files, too.
+    """
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    names = {id(module): f"{name}.weight" for name, module in model.named_modules()}
+    own, shared = (state.get(names[id(module)]) for module in (head, embeddings))
+    if head.weight is not embeddings.weight or own is None or shared is None or torch.equal(own, shared):
+        return
+    head.weight = nn.Parameter(torch.empty_like(head.weight), head.weight.requires_grad)
+    for part in model.modules():
+        if isinstance(part, PreTrainedModel):  # otherwise a copy with experts would be tied again
+            for name in list(part.all_tied_weights_keys):
+                if part.get_parameter(name) is head.weight:
+                    del part.all_tied_weights_keys[name]

@@ -2,22 +2,34 @@
 
 transformers repeats them, and the keys and values of the cross-attention, for every beam, although they are
 equal; for inputs that are longer than the answers, this takes most of the time and memory. Here they have a
-row per input, and the queries of an input's beams attend to it together.
+row per input, and the queries of an input's beams attend to it together. This needs no code of a model: its
+decoder attends by another function of the library's table, and caches in another cache.
 """
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, EncoderDecoderCache
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    BartForConditionalGeneration,
+    DynamicCache,
+    EncoderDecoderCache,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import BaseModelOutput
 
-from routing_moe.config.choices import ROUTING_BART
-
 SHARING = "sdpa_of_beams"  # the name of `attend` among the library's attention functions
+CANNOT_SHARE = ("umt5",)  # model types whose attention gives keys the rows of queries
+# transformers renamed its cache argument once; this is the name in the installed version.
+_FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
+CACHE_ARGUMENT = "cache" if "cache" in _FORWARD_ARGUMENTS else "past_key_values"
 
 
 class SourceStates(BaseModelOutput):
@@ -37,15 +49,20 @@ class SourceCache(EncoderDecoderCache):
         self.self_attention_cache.reorder_cache(beam_idx)
 
 
-def attend(module, query, key, value, attention_mask, **kwargs) -> tuple[Tensor, None]:
-    """Returns what "sdpa" does. Queries (B * beams, H, T, d) may have keys and values (B, H, S, d)."""
+def attend(module, query, key, value, attention_mask, position_bias=None, **kwargs) -> tuple[Tensor, None]:
+    """Returns what "sdpa" does. Queries (B * beams, H, T, d) may have keys and values (B, H, S, d).
+
+    position_bias: (1, H, T, S), that of a T5.
+    """
     B, H, T = len(key), query.shape[1], query.shape[2]
     beams = len(query) // B
-    if beams == 1:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    query = query.unflatten(0, (B, beams)).transpose(1, 2).reshape(B, H, beams * T, -1)
-    if attention_mask is not None:
-        attention_mask = attention_mask[:: len(attention_mask) // B, :, :1]
+    if beams > 1:
+        query = query.unflatten(0, (B, beams)).transpose(1, 2).reshape(B, H, beams * T, -1)
+        if attention_mask is not None:
+            attention_mask = attention_mask[:: len(attention_mask) // B, :, :1]
+        if position_bias is not None and T > 1:
+            position_bias = position_bias.repeat(1, 1, beams, 1)
+    kwargs["position_bias"] = position_bias
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     return output.reshape(B * beams, T, H, -1), None
 
@@ -61,28 +78,38 @@ AttentionInterface.register(SHARING, attend)
 AttentionMaskInterface.register(SHARING, mask)
 
 
-def shares_sources(model) -> bool:
-    """Returns whether the beams of a model can share encoder states: of a BART, plain or with experts."""
-    return model.config.model_type in ("bart", ROUTING_BART) and model.config._attn_implementation == "sdpa"
+def decoder_configs(model: PreTrainedModel) -> list[PreTrainedConfig]:
+    """Returns the configurations that a decoder's parts read: one, which is the model's or a copy of it."""
+    configs = (getattr(part, "config", None) for part in model.get_decoder().modules())
+    return list({id(config): config for config in configs if config is not None}.values())
+
+
+def shares_sources(model: PreTrainedModel) -> bool:
+    """Returns whether the beams of a model with an encoder, plain or with experts, can share its states."""
+    plain = getattr(model, "backbone", model)
+    if not plain.config.is_encoder_decoder or plain.config.model_type in CANNOT_SHARE:
+        return False
+    usual_cache = getattr(plain.generation_config, "cache_implementation", None) is None
+    return usual_cache and all(c._attn_implementation == "sdpa" for c in decoder_configs(plain))
 
 
 @contextmanager
 def beams_share_sources(
-    bart, inputs: Tensor | None, kwargs: dict, cache_name: str, known: dict | None = None
+    model: PreTrainedModel, inputs: Tensor | None, kwargs: dict, known: dict | None = None
 ) -> Iterator[dict]:
-    """Yields `kwargs` of `bart.generate(inputs, ...)` with which beams share encoder states, in the block.
+    """Yields `kwargs` of `model.generate(inputs, ...)` with which beams share encoder states, in the block.
 
     known: further arguments of the encoder. `kwargs` are not changed if nothing can be shared.
     """
-    beams = kwargs.get("num_beams", bart.generation_config.num_beams) or 1
-    states, cache = kwargs.get("encoder_outputs"), kwargs.get(cache_name)
-    usual = bart.config._attn_implementation
+    beams = kwargs.get("num_beams", model.generation_config.num_beams) or 1
+    states, cache = kwargs.get("encoder_outputs"), kwargs.get(CACHE_ARGUMENT)
     if (
         beams == 1
-        or not shares_sources(bart)
+        or not shares_sources(model)
         or inputs is None
         or kwargs.get("attention_mask") is None
         or kwargs.get("use_cache") is False
+        or kwargs.get("cache_implementation")
         or not (states is None or isinstance(states, SourceStates))
         or not (cache is None or isinstance(cache, SourceCache))
         or kwargs.get("return_dict_in_generate")
@@ -92,10 +119,21 @@ def beams_share_sources(
         return
     if states is None:
         with torch.no_grad():
-            encoded = bart.model.encoder(inputs, attention_mask=kwargs["attention_mask"], **(known or {}))
+            encoded = model.get_encoder()(inputs, attention_mask=kwargs["attention_mask"], **(known or {}))
             states = SourceStates(encoded[0])
-    bart.config._attn_implementation = SHARING
+    configs = decoder_configs(model)
     try:
-        yield kwargs | {"encoder_outputs": states, cache_name: SourceCache() if cache is None else cache}
+        for config in configs:
+            config._attn_implementation = SHARING
+        yield kwargs | {"encoder_outputs": states, CACHE_ARGUMENT: SourceCache() if cache is None else cache}
     finally:
-        bart.config._attn_implementation = usual
+        for config in configs:
+            config._attn_implementation = "sdpa"
+
+
+@torch.no_grad()
+def generate_plain(model: PreTrainedModel, inputs: Tensor | None = None, **kwargs):
+    """Returns `model.generate(inputs, ...)` of a plain model, whose beams share encoder states."""
+    inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
+    with beams_share_sources(model, inputs, kwargs) as shared:
+        return model.generate(inputs, **shared)

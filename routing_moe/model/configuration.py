@@ -1,4 +1,4 @@
-"""The configuration of a mixture of experts: of a BART, or of low-rank experts of any other model."""
+"""The configuration of a mixture of experts: of a BART's layers, or of low-rank experts of any model."""
 
 import os
 import sys
@@ -147,6 +147,7 @@ class Mixture:
         """Returns the configuration of a saved mixture. Raises InputError that names its config.json."""
         path = checkpoint / "config.json"
         values = load_json_object(path, "a model's configuration")
+        values = as_written_now(values)
         classes = {cls.model_type: cls for cls in (RoutingBartConfig, RoutingConfig)}
         if values.get("model_type") not in classes:
             kind = values.get("model_type")
@@ -179,12 +180,12 @@ class Mixture:
 
     def _contradictions(self) -> list[str]:
         wrong, mixes_factors = [], self.has_lora and self.lora_mixing == "factors"
+        if self.has_lora and self.model_type == ROUTING_BART:
+            wrong.append("expert_kind is 'lora'; low-rank experts of a BART are those of a RoutedModel")
         if self.lora_splits > 1 and not mixes_factors:
             wrong.append(
                 f"lora_splits is {self.lora_splits}, which needs low-rank experts with mixed factors"
             )
-        elif any(width % self.lora_splits for width in self.widths):
-            wrong.append(f"lora_splits is {self.lora_splits}; it must divide the widths {self.widths}")
         if self.expert_mixing == "parameters" and (self.has_lora or not self.source_kind.mixes):
             what = "low-rank experts" if self.has_lora else "random routes, which do not mix experts"
             wrong.append(f"expert_mixing is 'parameters' with {what}; it must be 'outputs'")
@@ -298,19 +299,21 @@ class Mixture:
 
 @strict
 class RoutingBartConfig(Mixture, BartConfig):
-    """`BartConfig` plus the fields of a mixture of experts."""
+    """`BartConfig` plus the fields of a mixture of experts that are complete layers."""
 
     model_type = ROUTING_BART
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs) -> "Mixture":
+        """Returns the configuration with these values: a `RoutingConfig` for low-rank experts."""
+        values = as_written_now(config_dict)
+        kind = RoutingConfig if values.get("model_type") == ROUTING else super()
+        return kind.from_dict(values, **kwargs)
 
     @property
     def depths(self) -> tuple[int, int]:
         """The numbers of layers of encoder and decoder."""
         return self.encoder_layers, self.decoder_layers
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """The numbers of features of the linear maps."""
-        return self.d_model, self.encoder_ffn_dim, self.decoder_ffn_dim
 
     def to_bart_config(self) -> BartConfig:
         """Returns the configuration of a plain BART of the same size."""
@@ -369,14 +372,14 @@ class RoutingConfig(Mixture, PreTrainedConfig):
         return encoder, getattr(self.backbone, "num_decoder_layers", None) or decoder
 
     @property
-    def widths(self) -> tuple[int, ...]:
-        """None: `injection.py` checks the widths of the linear maps."""
-        return ()
-
-    @property
     def decoder_start_token_id(self) -> int | None:
         """The first token of every answer, which is not a part of it."""
         return getattr(self.backbone, "decoder_start_token_id", None)
+
+    @property
+    def init_std(self) -> float:
+        """The standard deviation from which a router is drawn: that of a BART's own weights."""
+        return getattr(self.backbone, "init_std", 0.02)
 
     @property
     def bos_token_id(self) -> int | None:
@@ -389,6 +392,21 @@ class RoutingConfig(Mixture, PreTrainedConfig):
 
 
 MIXTURE_FIELDS = frozenset(field.name for field in fields(Mixture))
+
+OF_BOTH = MIXTURE_FIELDS | {"route_parts", "dtype", "transformers_version"}
+
+
+def as_written_now(values: dict) -> dict:
+    """Returns the values of a config.json as this version writes them.
+
+    Earlier, low-rank experts on a BART were saved as a routing BART, with the fields of both in one place.
+    """
+    if (values.get("model_type"), values.get("expert_kind")) != (ROUTING_BART, "lora"):
+        return values
+    mixture = {name: value for name, value in values.items() if name in OF_BOTH}
+    of_bart = {"model_type": "bart", "architectures": ["BartForConditionalGeneration"]}
+    backbone = {name: value for name, value in values.items() if name not in mixture} | of_bart
+    return mixture | {"model_type": ROUTING, "architectures": ["RoutedModel"], "backbone": backbone}
 
 
 def check_fields(names: Iterable[str], config: type[Mixture] = Mixture) -> None:

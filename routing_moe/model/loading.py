@@ -4,7 +4,6 @@ import copy
 import math
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,8 +14,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
-    BartConfig,
-    BartForConditionalGeneration,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -24,18 +21,12 @@ from transformers.initialization import no_init_weights
 
 from dataloader.errors import InputError, in_brief, in_short
 from dataloader.jsonfile import load_json_object
-from routing_moe.config.choices import ROUTING, ROUTING_BART
+from routing_moe.config.choices import MIXTURES
 from routing_moe.io.hub import NotAvailable, local_folder
 from routing_moe.model.configuration import Mixture
 
 SMALL_BART = "task/skill_gym/tiny_bart"
 FOR_A_TRIAL = f"for a trial there is a small BART in {SMALL_BART}"
-
-
-def bart_fields(config: BartConfig) -> dict:
-    """Returns the fields of a plain BART's configuration that a `RoutingBartConfig` takes over."""
-    own = ("model_type", "architectures", "trained_tasks", "weights_seen")
-    return {name: value for name, value in config.to_dict().items() if name not in own}
 
 
 def available_folder(source: str | Path) -> Path:
@@ -56,14 +47,11 @@ def with_fields(config: Mixture, fields: Mapping) -> Mixture:
     return changed
 
 
-TIED_NAMES = re.compile(r"\.embed_tokens\.|^lm_head\.")  # of tensors tied to the embedding, if any are
-
-
 def load_checked(load: Callable[[], tuple], source: str | Path, problem: str) -> tuple:
     """Returns (model, report) of `load`, a call of transformers. problem: what is wrong if it raises."""
     try:
         model, report = load()
-    except InputError as error:  # in the BART that low-rank experts share
+    except InputError as error:
         raise InputError(f"{source}: {error}") from None
     except SafetensorError as error:
         raise damaged(source, error) from None
@@ -88,19 +76,6 @@ def damaged(source: str | Path, error: SafetensorError) -> InputError:
     return InputError(f"{files[0] if len(files) == 1 else source} is damaged ({in_brief(error)}); {advice}")
 
 
-def load_bart(source: str | Path) -> BartForConditionalGeneration:
-    """Returns the plain BART from a folder or hub name, in float32."""
-    options = dict(dtype=torch.float32, output_loading_info=True)
-    load = partial(BartForConditionalGeneration.from_pretrained, local_folder(source), **options)
-    return load_checked(load, source, "no plain BART can be loaded from there")[0]
-
-
-def load_routing_bart(cls, checkpoint: str | Path):
-    """Returns the routing BART saved in a folder, in float32."""
-    load = partial(cls.from_pretrained, checkpoint, dtype=torch.float32, output_loading_info=True)
-    return load_checked(load, checkpoint, "not a valid checkpoint of a routing BART")[0]
-
-
 def saved_kind(folder: Path) -> str | None:
     """Returns the model_type in the configuration of a folder."""
     return load_json_object(folder / "config.json", "a model's configuration").get("model_type")
@@ -119,7 +94,7 @@ def load_backbone(
 ) -> PreTrainedModel:
     """Returns the plain model from a folder or hub name. config: what it must be; dtype "auto": as saved."""
     folder = local_folder(source)
-    if saved_kind(folder) in (ROUTING, ROUTING_BART):
+    if saved_kind(folder) in MIXTURES:
         raise InputError(f"{source} is a mixture of experts already; give a plain model")
 
     def load() -> tuple:
@@ -156,10 +131,8 @@ def own_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def load_vanilla_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """Returns the state dict in a plain model's .pt/.bin/.safetensors file or folder; unpickles no object."""
+    """Returns the state dict in a plain model's .pt/.bin/.safetensors file; unpickles no object."""
     path = Path(path)
-    if path.is_dir():
-        return load_bart(path).state_dict()
     try:
         is_safe = path.suffix == ".safetensors"
         state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)

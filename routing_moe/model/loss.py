@@ -54,7 +54,8 @@ def with_targets(model: PreTrainedModel, inputs: dict, labels: Tensor) -> tuple[
         shifted = model.prepare_decoder_input_ids_from_labels(filled)
     else:
         shifted = F.pad(filled[:, :-1], (1, 0), value=model.config.decoder_start_token_id)
-    return inputs | {"decoder_input_ids": shifted}, labels
+    is_padding = filled == model.config.pad_token_id
+    return inputs | {"decoder_input_ids": shifted}, labels.masked_fill(is_padding, -100)
 
 
 @contextmanager

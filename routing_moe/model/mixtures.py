@@ -1,6 +1,7 @@
-"""Reads plain models and makes mixtures of their experts: of a BART a routing BART, else a `RoutedModel`."""
+"""Reads plain models and makes mixtures of their experts: a routing BART of layers, else a `RoutedModel`."""
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,18 +11,12 @@ from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import PLAIN_MODELS, ROUTING_BART
 from routing_moe.io.hub import local_folder
-from routing_moe.model.base import ROUTING_NAMES, is_of_base
+from routing_moe.model.base import ROUTING_NAMES, fill_plain
 from routing_moe.model.configuration import Mixture, RoutingBartConfig, RoutingConfig
 from routing_moe.model.conversion import load_plain_weights
-from routing_moe.model.loading import (
-    available_folder,
-    load_backbone,
-    load_bart,
-    load_routing_bart,
-    load_vanilla_checkpoint,
-)
+from routing_moe.model.loading import available_folder, load_backbone, load_checked, load_vanilla_checkpoint
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
-from routing_moe.model.routed_model import RoutedModel, fill
+from routing_moe.model.routed_model import RoutedModel
 
 IN_ONE_TENSOR = "the experts of its layers are one tensor, in which low-rank updates have no place"
 WHY_REFUSED = {  # what users may ask for
@@ -34,15 +29,18 @@ WHY_REFUSED = {  # what users may ask for
 OF_THIS_PROJECT = ("text_settings", "task_names", "input_templates", "trained_tasks", "weights_seen")
 
 
-def plain_config(source: str | Path) -> Mixture:
-    """Returns the configuration, with one expert, of the plain model in a folder or of a hub name."""
+def plain_config(source: str | Path, low_rank: bool = False) -> Mixture:
+    """Returns the configuration, with one expert, of the plain model in a folder or of a hub name.
+
+    low_rank: whether it is to get low-rank experts, which makes a difference for a BART only.
+    """
     path = available_folder(source) / "config.json"
     values = load_json_object(path, "a model's configuration")
     if (kind := values.get("model_type")) not in PLAIN_MODELS:
         why = f" ({WHY_REFUSED[kind]})" if kind in WHY_REFUSED else ""
         known = ", ".join(PLAIN_MODELS)
         raise InputError(f"{source} is a {kind!r} model{why}; the commands take models of the types {known}")
-    if kind == "bart":
+    if kind == "bart" and not low_rank:
         return RoutingBartConfig.of(values | {"num_experts": 1}, path)
     with problem_context(f"{path}: "):
         backbone = AutoConfig.for_model(**values)
@@ -51,27 +49,21 @@ def plain_config(source: str | Path) -> Mixture:
 
 
 def load_plain(source: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Returns the plain model in a folder or of a hub name."""
-    config = plain_config(source)
-    return load_bart(source) if isinstance(config, RoutingBartConfig) else load_backbone(source, dtype=dtype)
+    """Returns the plain model in a folder or of a hub name. Raises InputError."""
+    plain_config(source)
+    return load_backbone(source, dtype=dtype)
 
 
 def mixture_of(plain: PreTrainedModel, num_experts: int = 1, init_eps: float = 0.0, **fields):
-    """Returns a mixture of a plain model's experts; a model other than a BART becomes a part of it.
+    """Returns a mixture of a plain model's experts; with low-rank ones it becomes a part of the mixture.
 
     init_eps: the standard deviation of the noise of experts that are complete layers.
     """
-    if isinstance(plain, BartForConditionalGeneration):
+    if isinstance(plain, BartForConditionalGeneration) and fields.get("expert_kind") != "lora":
         return RoutingBartForConditionalGeneration.from_bart(plain, num_experts, init_eps, **fields)
     if num_experts == 1:
         fields = {"expert_kind": "layer"} | fields
     return RoutedModel.from_backbone(plain, num_experts, **fields)
-
-
-def exact_plain(mixture, routes_LE=None) -> PreTrainedModel:
-    """Returns `to_plain`, with merged linear maps in float32: bfloat16 would round small updates away."""
-    is_bart = mixture.config.model_type == ROUTING_BART  # whose weights are in float32
-    return mixture.to_plain(routes_LE, **({} if is_bart else {"dtype": torch.float32}))
 
 
 def copied_plain(mixture, routes_LE=None) -> PreTrainedModel:
@@ -79,23 +71,17 @@ def copied_plain(mixture, routes_LE=None) -> PreTrainedModel:
 
     In float32, in which neither a small update nor a training step is lost in rounding.
     """
-    plain = exact_plain(mixture, routes_LE)
-    if isinstance(plain, BartForConditionalGeneration):
-        return plain
+    plain = mixture.to_plain(routes_LE, dtype=torch.float32)
     shared = set(map(id, mixture.parameters()))
     return copy.deepcopy(plain, {id(t): t for t in plain.parameters() if id(t) not in shared}).float()
-
-
-def plain_on_cpu(mixture, routes_LE) -> PreTrainedModel:
-    """Returns the equivalent plain model of a route (L, E), on the CPU unless it is a (small) BART."""
-    where = {} if mixture.config.model_type == ROUTING_BART else {"device": "cpu"}
-    return mixture.to_plain(routes_LE, **where)
 
 
 def load_mixture(checkpoint: str | Path):
     """Returns the mixture saved in a folder, in float32, or in the precision of its base."""
     if isinstance(Mixture.load(Path(checkpoint)), RoutingBartConfig):
-        return load_routing_bart(RoutingBartForConditionalGeneration, checkpoint)
+        options = dict(dtype=torch.float32, output_loading_info=True)
+        load = partial(RoutingBartForConditionalGeneration.from_pretrained, checkpoint, **options)
+        return load_checked(load, checkpoint, "not a valid checkpoint of a routing BART")[0]
     with problem_context(f"{checkpoint}: "):
         return RoutedModel.from_pretrained(checkpoint)
 
@@ -105,10 +91,7 @@ def load_base_weights(model, source: dict[str, torch.Tensor], init_eps: float) -
     """Copies a plain model's state dict into each expert of a mixture, or the base of low-rank ones."""
     if model.config.model_type == ROUTING_BART:
         return load_plain_weights(model, source, init_eps)
-    own = model.backbone.state_dict().keys()
-    # Files are read as those of a BART, whose names begin with "model.".
-    named = {name if name in own else name.removeprefix("model."): t for name, t in source.items()}
-    fill(model.backbone, named, "these weights", is_of_base)
+    fill_plain(model.backbone, source)
 
 
 def with_fresh_experts(model, plain: PreTrainedModel, init_eps: float):

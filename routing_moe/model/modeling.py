@@ -5,37 +5,26 @@ in the place of a BART layer receives the routes. The model itself needs only ro
 `task_ids`, it computes them by its router.
 """
 
-import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForSeq2SeqLM,
-    BartForConditionalGeneration,
-    EncoderDecoderCache,
-    GenerationConfig,
-)
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, BartForConditionalGeneration, EncoderDecoderCache
 from transformers.modeling_outputs import Seq2SeqLMOutput
 from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
 
-from routing_moe.io.hub import local_folder
-from routing_moe.model.base import complete_state
-from routing_moe.model.beams import SourceCache, beams_share_sources
-from routing_moe.model.configuration import RoutingBartConfig
-from routing_moe.model.injection import inject
-from routing_moe.model.lora import LoraLayer, LoraPlan, along
+from routing_moe.model.beams import CACHE_ARGUMENT, SourceCache, beams_share_sources, generate_plain
+from routing_moe.model.configuration import RoutingBartConfig, RoutingConfig
+from routing_moe.model.conversion import assemble_bart, from_bart
 from routing_moe.model.projection import project_in_float32
+from routing_moe.model.published import from_upstream
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
+from routing_moe.model.routed_model import RoutedModel
 from routing_moe.model.task_routing import RoutingModel
 
-# transformers renamed its cache argument once; this is the name in the installed version.
-_FORWARD_ARGUMENTS = inspect.signature(BartForConditionalGeneration.forward).parameters
 OF_DOWNLOAD = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
-CACHE_ARGUMENT = "cache" if "cache" in _FORWARD_ARGUMENTS else "past_key_values"
 
 
 class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGeneration):
@@ -51,11 +40,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
 
     def __init__(self, config: RoutingBartConfig):
         super().__init__(config)
-        self.lora_layers: list[LoraLayer] = []
-        if config.has_lora:
-            self.lora_layers = inject(self, config)
-        else:
-            self._add_layers_as_experts()
+        self._add_layers_as_experts()
         project_in_float32(self)
         self.add_routing()
         self.post_init()
@@ -111,7 +96,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
                 start = self.config.decoder_start_token_id
                 decoder_input_ids = shift_tokens_right(labels, self.config.pad_token_id, start)
         kwargs.pop("return_dict", None)  # an output object is always returned
-        if self.config.num_experts > 1 and not self.lora_layers:
+        if self.config.num_experts > 1:
             for name in ("output_hidden_states", "output_attentions"):
                 if kwargs.get(name, getattr(self.config, name, False)):
                     raise ValueError(
@@ -126,15 +111,10 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         if routes is None and task_ids is not None:
             route_groups = task_ids if self.source.per_task else None
             constant_zeros = self.config.router_mode == "top_k"
-        is_planned = any(layer.mix is not None for layer in self.lora_layers)  # a step of a generation
-        if routes is None and task_ids is None and is_planned:
-            running = nullcontext({})
-        else:
-            skip_weight_check = self.training or use_cache or routes_on_cpu is not None
-            read = input_ids, attention_mask
-            routes = self._resolve_routes(routes, task_ids, batch_size, skip_weight_check, read)
-            plan = self.plan_routes(routes, sparse, use_cache, route_groups, constant_zeros, routes_on_cpu)
-            running = self.along(plan)
+        skip_weight_check = self.training or use_cache or routes_on_cpu is not None
+        read = input_ids, attention_mask
+        routes = self._resolve_routes(routes, task_ids, batch_size, skip_weight_check, read)
+        plan = self.plan_routes(routes, sparse, use_cache, route_groups, constant_zeros, routes_on_cpu)
         inputs = dict(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -142,21 +122,17 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
             decoder_attention_mask=decoder_attention_mask,
             encoder_outputs=encoder_outputs,
             use_cache=use_cache,
+            route_plan=plan,
             **kwargs,
         )
-        with running as known:
-            if labels is None:
-                return super().forward(**inputs, **known)
-            return self.with_loss(super().forward, inputs | known, labels, label_positions, loss_only)
+        if labels is None:
+            return super().forward(**inputs)
+        return self.with_loss(super().forward, inputs, labels, label_positions, loss_only)
 
     @contextmanager
-    def along(self, plan: RoutePlan | LoraPlan | None) -> Iterator[dict]:
+    def along(self, plan: RoutePlan | None) -> Iterator[dict]:
         """Yields the arguments of encoder and decoder with which they run along a plan in the block."""
-        if not self.lora_layers:
-            yield {"route_plan": plan}
-        else:
-            with along(self.lora_layers, plan):
-                yield {}
+        yield {"route_plan": plan}
 
     def plan_routes(
         self,
@@ -166,12 +142,10 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         route_groups=None,
         constant_zeros=False,
         routes_on_cpu=None,
-    ) -> RoutePlan | LoraPlan | None:
+    ) -> RoutePlan | None:
         """Returns how the layers run with these routes, None with one expert. Arguments as of `forward`."""
         if self.config.num_experts == 1:
             return None
-        if self.config.has_lora:
-            return LoraPlan.of(routes_BLE, sparse, constant_zeros, routes_on_cpu)
         if self.config.expert_mixing == "parameters":
             plan = RoutePlan.merging(routes_BLE, route_groups, routes_on_cpu)
             if use_cache and len(plan.merged.sizes) > 1:  # a cache cannot be indexed by examples
@@ -190,7 +164,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
 
         One-hot routes and merged parameters are decoded by the equivalent plain BART of each different route.
         Other routes, and more than 2 E different ones, are decoded together with one cache per expert, at the
-        cost of E decoders. With low-rank experts, a batch of one route is decoded by its plain BART.
+        cost of E decoders.
         """
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
         batch_size = len(inputs) if inputs is not None else len(kwargs["encoder_outputs"][0])
@@ -203,7 +177,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
             if distinct == 1 and "encoder_outputs" not in kwargs:
                 return generate_plain(self.to_bart(routes[0]), inputs, **kwargs)
             merges = self.config.expert_mixing == "parameters"
-            few = distinct <= 2 * self.config.num_experts and not self.config.has_lora
+            few = distinct <= 2 * self.config.num_experts
             whole = (
                 "encoder_outputs",
                 "prefix_allowed_tokens_fn",
@@ -216,12 +190,9 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
             if merges and distinct > 1:
                 kwargs["use_cache"] = False
 
-        if not self.lora_layers:  # whose plan is made once, not in every step
-            kwargs["routes"] = routes
-        with (
-            self.along(self.generation_plan(routes, kwargs)) as known,
-            beams_share_sources(self, inputs, kwargs, CACHE_ARGUMENT, known) as shared,
-        ):
+        kwargs["routes"] = routes
+        known = {"route_plan": self.plan_routes(routes)}
+        with beams_share_sources(self, inputs, kwargs, known) as shared:
             return super().generate(inputs, **shared)
 
     def _generate_by_route(self, inputs: Tensor, routes: Tensor, which_B: Tensor, kwargs: dict) -> Tensor:
@@ -252,59 +223,42 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         Its answers are those of the mixture only if `has_plain_equivalent(route)`: of a route that mixes the
         outputs of experts, it has the expert of largest weight in each layer.
         """
-        from routing_moe.model.conversion import assemble_bart
-
         return assemble_bart(self, self._one_route(routes_LE))
 
-    to_plain = to_bart
+    def to_plain(self, routes_LE: Tensor | None = None, device=None, dtype=None):
+        """Returns `to_bart`. device, dtype: those of this model, whose tensors are not copied."""
+        return self.to_bart(routes_LE)
 
     # ---- experts, saving, loading
 
-    def routed_layers(self) -> list[RoutedLayer | LoraLayer]:
+    def routed_layers(self) -> list[RoutedLayer]:
         """Returns the layers with experts, encoder first."""
         layers = [*self.model.encoder.layers, *self.model.decoder.layers]
-        return self.lora_layers or [layer for layer in layers if isinstance(layer, RoutedLayer)]
+        return [layer for layer in layers if isinstance(layer, RoutedLayer)]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, **kwargs):
-        """Loads as transformers does; a BART that the saved model refers to is loaded from its place."""
-        source, revision = pretrained_model_name_or_path, kwargs.get("revision")
+        """Loads as transformers does. Returns a `RoutedModel` if the experts are of low rank."""
+        source = pretrained_model_name_or_path
         if config is None:
             where = {name: kwargs[name] for name in OF_DOWNLOAD if name in kwargs}
-            config = cls.config_class.from_pretrained(source, **where)
-        config.locate_base(source)
-        if config.base_model is None:
-            return super().from_pretrained(source, *args, config=config, **kwargs)
-        folder = Path(source)
-        if not folder.is_dir():
-            folder = local_folder(f"{source}@{revision}" if revision else source, token=kwargs.get("token"))
-        state = complete_state(cls, folder, config, kwargs.get("token"))
-        loaded = super().from_pretrained(None, *args, config=config, state_dict=state, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.generation_config = GenerationConfig.from_pretrained(folder)
-        return loaded
+            config = AutoConfig.from_pretrained(source, **where)
+        if isinstance(config, RoutingConfig):
+            return RoutedModel.from_pretrained(source, config=config, **kwargs)
+        return super().from_pretrained(source, *args, config=config, **kwargs)
 
     @classmethod
     def from_bart(cls, bart, num_experts: int = 3, init_eps: float = 1e-8, **config_fields):
-        """Returns a model whose experts are copies of a BART's layers plus noise; see `conversion`."""
-        from routing_moe.model.conversion import from_bart
+        """Returns a model whose experts are copies of a BART's layers plus noise; see `conversion`.
 
+        With expert_kind="lora", it is a `RoutedModel`.
+        """
         return from_bart(cls, bart, num_experts, init_eps, **config_fields)
 
     @classmethod
     def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
         """Loads a run folder of the published code; see `published.from_upstream`."""
-        from routing_moe.model.published import from_upstream
-
         return from_upstream(cls, run_dir, checkpoint_name)
-
-
-@torch.no_grad()
-def generate_plain(bart: BartForConditionalGeneration, inputs: Tensor | None = None, **kwargs):
-    """Returns `bart.generate(inputs, ...)`, whose beams share encoder states."""
-    inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
-    with beams_share_sources(bart, inputs, kwargs, CACHE_ARGUMENT) as shared:
-        return bart.generate(inputs, **shared)
 
 
 AutoConfig.register(RoutingBartConfig.model_type, RoutingBartConfig, exist_ok=True)

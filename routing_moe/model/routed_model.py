@@ -13,7 +13,8 @@ encoder-decoder (T5, BART) or decoder-only (Qwen, Llama). What follows from that
 Decoder-only models are trained with padding at the right, and generate with padding at the left.
 """
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -29,22 +30,23 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
 )
-from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import ModelOutput
 
-from dataloader.errors import InputError, in_short
+from dataloader.errors import InputError, problem_context
+from routing_moe.config.choices import ROUTING_BART
 from routing_moe.io.hub import local_folder
 from routing_moe.model.base import (
     check_base,
-    checksum_of_first_map,
-    fingerprint,
+    empty,
+    fill,
     is_of_base,
-    need_base,
+    load_base,
     refer_to_base,
     saved_tensors,
     train_base,
 )
-from routing_moe.model.configuration import RoutingConfig, check_fields
+from routing_moe.model.beams import generate_plain
+from routing_moe.model.configuration import Mixture, RoutingConfig, check_fields
 from routing_moe.model.injection import inject, plain_copy
 from routing_moe.model.loading import (
     auto_class,
@@ -62,6 +64,7 @@ from routing_moe.model.task_routing import RoutingModel
 # What Auto classes always pass, without an effect here; other arguments are refused.
 OF_AUTO = ("_from_auto", "_commit_hash", "adapter_kwargs", "trust_remote_code")
 INSTEAD = {"torch_dtype": "give dtype", "device_map": "then use .to(device)"}
+OF_COPIES = ("num_beams", "num_return_sequences")  # settings by which `generate` repeats examples
 
 
 class RoutedModel(RoutingModel, PreTrainedModel):
@@ -81,6 +84,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         self.backbone = backbone or auto_class(config.backbone).from_config(config.backbone)
         if self.backbone.get_output_embeddings() is None:
             raise InputError(f"{type(self.backbone).__name__} has no language-model head; load it with one")
+        config.backbone = self.backbone.config  # the one that the model reads, with its attention
         project_in_float32(self.backbone)
         self.lora_layers = inject(self.backbone, config) if config.has_lora else []
         self.add_routing()
@@ -150,10 +154,10 @@ class RoutedModel(RoutingModel, PreTrainedModel):
     ) -> ModelOutput:
         """Runs the backbone along routes (B, L, E), or those of `task_ids` (B,).
 
-        labels: -100 at positions to ignore. Only the others are projected to the vocabulary, unless loss_only
-        is False, or None in eval mode. sparse, constant_zeros, routes_on_cpu: as for a routing BART.
-        route_groups: not needed here. label_positions: (K,) of all positions (B * T), those that predict a
-        label; None: they are found. kwargs: further arguments of the backbone.
+        labels: -100 at positions to ignore, or padding if there is an encoder. Only the others are projected
+        to the vocabulary, unless loss_only is False, or None in eval mode. sparse, constant_zeros,
+        routes_on_cpu: as for a routing BART. route_groups: not needed here. label_positions: (K,) of all
+        positions (B * T), those that predict a label; None: they are found. kwargs: of the backbone.
         """
         if routes is None and task_ids is not None:
             constant_zeros = self.config.router_mode == "top_k"
@@ -205,11 +209,21 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         routes = self._resolve_routes(routes, task_ids, len(input_ids), inputs=(input_ids, mask))
         if (routes == routes[:1]).all():
             routes = routes[:1]  # all examples in one product of matrices
+        plain, plan = self.backbone, self.plan_routes(routes)
+        if plan:
+            settings, names = kwargs.get("generation_config") or self.generation_config, OF_COPIES
+            copies = max(kwargs.get(name) or getattr(settings, name, None) or 1 for name in names)
+            plan = dataclasses.replace(plan, copies=copies)
+        # A plain BART takes 5% to 20% less time. To merge a large model may take longer than a short answer,
+        # and the hooks of a caller are not for a copy.
+        is_bart = self.backbone.config.model_type == "bart"
+        if len(routes) == 1 and is_bart and not self.backbone._forward_hooks:
+            plain, plan = self.to_plain(routes[0]), None
         if not self.config.is_encoder_decoder and mask is not None and not mask[:, 0].all():
             known = kwargs.pop("logits_processor", None) or []
             kwargs["logits_processor"] = LogitsProcessorList([*known, RefusesNaN()])
-        with along(self.lora_layers, self.generation_plan(routes, kwargs)):
-            found = self.backbone.generate(input_ids, **kwargs)
+        with along(self.lora_layers, plan):
+            found = generate_plain(plain, input_ids, **kwargs)
         if self.config.is_encoder_decoder:
             return found
         if isinstance(found, Tensor):
@@ -233,6 +247,8 @@ class RoutedModel(RoutingModel, PreTrainedModel):
             return self.backbone
         routes_LE = self._one_route(routes_LE).to(self.device)
         return plain_copy(self.backbone, self.lora_layers, routes_LE, device, dtype)
+
+    to_bart = to_plain  # for who made it of a BART
 
     # ---- saving, loading
 
@@ -264,28 +280,22 @@ class RoutedModel(RoutingModel, PreTrainedModel):
             known = "it takes config, dtype, revision, attn_implementation and token"
             raise InputError(f"{refused}: RoutedModel loads without it; {INSTEAD.get(refused, known)}")
         folder = local_folder(f"{source}@{revision}" if revision else source, token=token)
-        if (kind := saved_kind(folder)) != RoutingConfig.model_type:
-            raise InputError(f"{folder} holds a {kind!r} model, not one that RoutedModel saved")
-        saved = RoutingConfig.from_pretrained(folder)
+        saved = Mixture.load(folder)
+        if not isinstance(saved, RoutingConfig):
+            raise InputError(f"{folder} holds a {saved.model_type!r} model, not one that RoutedModel saved")
         config, saved_type = config or saved, saved.dtype or torch.float32
         config.locate_base(folder)
         # The Auto classes give the attention in the configuration.
         loading = dict(dtype=saved_type)
         loading["attn_implementation"] = attn_implementation or config._attn_implementation
-        if config.base_model is not None:
-            need_base(config.base_model)
-            local_folder(config.base_model, token=token)
-            backbone = load_backbone(config.base_model, config.backbone, **loading)
-        else:
-            with no_init_weights():
-                backbone = auto_class(config.backbone).from_config(config.backbone, **loading)
-        model = cls.with_backbone(config, backbone)
         refers = config.base_model is not None
-        fill(model, saved_tensors(folder), folder, lambda name: not (refers and is_of_base(name)))
-        if config.base_model is not None:
-            if (found := fingerprint(model)) != config.base_sha256:
-                check_base(config, checksum_of_first_map(model))
-            config.base_sha256 = found
+        backbone = load_base(config, token, **loading) if refers else empty(config.backbone, **loading)
+        model = cls.with_backbone(config, backbone)
+        check_finite(state := saved_tensors(folder), folder)
+        with problem_context(f"{folder}: "):
+            fill(model, state, lambda name: not (refers and is_of_base(name)))
+        if refers:
+            check_base(model, was_routing_bart=saved_kind(folder) == ROUTING_BART)
         if dtype not in (None, "auto", saved_type):
             dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
             for name, tensor in own_tensors(model).items():
@@ -293,40 +303,6 @@ class RoutedModel(RoutingModel, PreTrainedModel):
                 tensor.data = tensor.data.to(kind) if tensor.is_floating_point() else tensor.data
         model.generation_config = GenerationConfig.from_pretrained(folder)
         return model.eval()
-
-
-def fill(model: nn.Module, state: dict[str, Tensor], source: str | Path, needs: Callable) -> None:
-    """Copies tensors into a model. Raises InputError that names their source if they do not fit.
-
-    needs: whether a tensor of a name of the model must be among them.
-    """
-    untie_head(model, state)
-    own = model.state_dict(keep_vars=True)
-    filled = {id(own[name]) for name in state if name in own}  # under one of the names of a tied tensor
-    wrong = [name for name, tensor in own.items() if id(tensor) not in filled and needs(name)]
-    wrong += [n for n, t in state.items() if n not in own or own[n].shape != t.shape]
-    if wrong:
-        raise InputError(f"{source}: weights that are missing, or do not fit: {in_short(wrong)}")
-    check_finite(state, source)
-    model.load_state_dict(state, strict=False)
-
-
-def untie_head(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Gives the projection to the vocabulary its own weights, if they differ from the embeddings in a state.
-
-    No configuration says that of a Flan-T5 or mT5; transformers finds it in the files, too.
-    """
-    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
-    names = {id(module): f"{name}.weight" for name, module in model.named_modules()}
-    own, shared = (state.get(names[id(module)]) for module in (head, embeddings))
-    if head.weight is not embeddings.weight or own is None or shared is None or torch.equal(own, shared):
-        return
-    head.weight = nn.Parameter(torch.empty_like(head.weight), head.weight.requires_grad)
-    for part in model.modules():
-        if isinstance(part, PreTrainedModel):  # otherwise a copy with experts would be tied again
-            for name in list(part.all_tied_weights_keys):
-                if part.get_parameter(name) is head.weight:
-                    del part.all_tied_weights_keys[name]
 
 
 class RefusesNaN(LogitsProcessor):

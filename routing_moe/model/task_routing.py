@@ -1,10 +1,9 @@
 """What a routing BART and a `RoutedModel` have in common: routes of tasks, saving, export as an adapter."""
 
-import dataclasses
 import functools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +21,9 @@ from routing_moe.io.transfer import sent
 from routing_moe.model.adapter_files import name_of_base, write_adapter
 from routing_moe.model.base import place_from, stored_tensors
 from routing_moe.model.given_routes import GivenRoutes
-from routing_moe.model.lora import LoraLayer, LoraPlan, recomputed
+from routing_moe.model.lora import LoraLayer, recomputed
 from routing_moe.model.loss import projected_at, token_losses
 from routing_moe.model.route_sources import RouteBatch, RouteSource, checked, source_of
-from routing_moe.model.routed_layer import RoutePlan
 from routing_moe.model.routers import ROUTERS
 from routing_moe.model.task_vectors import save_task_vectors
 
@@ -40,7 +38,7 @@ class TaskVectors(nn.Embedding):
 class RoutingModel:
     """A base of the models with experts, beside a class of transformers: routes, saving, adapters."""
 
-    lora_layers: list[LoraLayer]
+    lora_layers: Sequence[LoraLayer] = ()
     supports_gradient_checkpointing = True
 
     # ---- the routes of tasks
@@ -271,14 +269,6 @@ class RoutingModel:
         outputs = run(**inputs)
         outputs["loss"] = token_losses(outputs.logits[is_real_BT], targets_BT[is_real_BT], smoothing, "sum")
         return outputs
-
-    def generation_plan(self, routes_BLE: Tensor, options: dict) -> RoutePlan | LoraPlan | None:
-        """Returns `plan_routes` for a call of `generate` with these options, which may repeat examples."""
-        plan = self.plan_routes(routes_BLE)
-        settings = options.get("generation_config") or self.generation_config
-        names = ("num_beams", "num_return_sequences")
-        copies = max(options.get(name) or getattr(settings, name, None) or 1 for name in names)
-        return dataclasses.replace(plan, copies=copies) if isinstance(plan, LoraPlan) else plan
 
     def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **kwargs) -> None:
         """Saves as transformers does, plus task names and vectors (if any) in the interchange format.

@@ -91,7 +91,8 @@ def model_inputs(
         is_label = is_label.roll(-1, dims=1)
     inputs["label_positions"] = is_label.flatten().nonzero()[:, 0]
     # The attention functions of other models read masks of (b, S).
-    if config.model_type == ROUTING_BART and config._attn_implementation == "sdpa":
+    plain = getattr(config, "backbone", config)
+    if plain.model_type in ("bart", ROUTING_BART) and plain._attn_implementation == "sdpa":
         return inputs | ready_masks(batch["attention_mask"], widths[1])
     return inputs | {"attention_mask": batch["attention_mask"]}
 

@@ -28,7 +28,7 @@ from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.assemble import ASSEMBLED_FILE
-from routing_moe.config.choices import BASELINES, ROUTING_BART
+from routing_moe.config.choices import BASELINES
 from routing_moe.io.csv_files import read_table
 from routing_moe.io.hub import OTHER_TOKENIZERS, TOKENIZER_FILES, is_hub_name
 from routing_moe.io.run_folder import CLUSTERS_FILE, CURVES_FILE, load_run_settings
@@ -183,7 +183,7 @@ def write_card(folder: Path, name: str, license: str | None, terms: str) -> None
             table = read_scores(path).set_index("sample").rename_axis(heading).astype({"n": int})
             columns = ("metric", "performance", "n", *BASELINES, "route", "vector_seen")
             scores.append(markdown_table(table[with_values(table, columns)]))
-    kind = "BART" if config.model_type == ROUTING_BART else config.backbone.model_type
+    kind = getattr(config, "backbone", config).model_type.removeprefix("routing_").replace("bart", "BART")
     tags = [kind.lower(), "mixture-of-experts", "multi-task", "text2text-generation"]
     data = ModelCardData(library_name="routing-moe", tags=tags, license=license)
     text = CARD.format(

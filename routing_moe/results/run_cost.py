@@ -8,8 +8,9 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
-from routing_moe.checkpoints.find import is_routing, saved_fields
+from routing_moe.checkpoints.find import saved_fields
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
+from routing_moe.config.choices import MIXTURES
 from routing_moe.config.shared import Start, without_permutation
 from routing_moe.io.hub import known_folder
 from routing_moe.io.run_folder import GROUPS_FILE, TRANSFER_FILE
@@ -100,7 +101,7 @@ def with_start(cost: dict, start: Start, run: str | Path) -> dict:
     for place in places:
         folder, lacking = _run_folder(place, run), f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"
         saved = {} if folder else saved_fields(known_folder(place))
-        if saved and not is_routing(saved) and not saved.get("weights_seen"):
+        if saved and saved.get("model_type") not in MIXTURES and not saved.get("weights_seen"):
             continue  # a plain model that no run has trained
         earlier = read_cost(folder) if folder else {"start_unknown": lacking}
         unknown = unknown or earlier["start_unknown"]
