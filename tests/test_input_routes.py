@@ -1,7 +1,9 @@
 """Routes by the inputs: a router for each example, as a plug-in of one file."""
 
 import json
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,24 +28,8 @@ from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.optim.step import Stepper
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
-PLUGIN = """
-import torch
-from routing_moe import ROUTE_SOURCES, RouteSource
-
-class ByInput(torch.nn.Module, RouteSource):
-    per_task, reads_inputs = False, True
-
-    def __init__(self, config):
-        super().__init__()
-        self.size = config.num_layers, config.num_experts
-        width = getattr(config, "d_model", None) or config.backbone.hidden_size
-        self.logits = torch.nn.Linear(width, self.size[0] * self.size[1])
-
-    def routes(self, model, batch):
-        return self.logits(batch.pooled(model)).unflatten(-1, self.size).softmax(dim=-1)
-
-ROUTE_SOURCES["by_input"] = ByInput
-"""
+GUIDE = Path(__file__).parents[1] / "docs/extending.md"
+PLUGIN = re.search(r"```python\n(# by_input.py\n.*?)```", GUIDE.read_text(), re.DOTALL)[1]
 MINE = dict(route_source="by_input", router_hidden_dim=None, taskvecs_dim=None, task_model_lr=None)
 
 
