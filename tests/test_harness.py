@@ -100,3 +100,9 @@ def test_a_soft_route_of_complete_layers_is_refused(make_model, tmp_path):
     make_tokenizer(["a text"]).save_pretrained(tmp_path)
     with pytest.raises(InputError, match="a: the route mixes the outputs of several experts"):
         RoutedLM(str(tmp_path), "a")
+
+
+def test_routes_that_differ_among_examples_are_refused(make_model, tmp_path):
+    make_model(2, torch.float32, task_names=["a"], route_source="random").save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="has no route for a: routes differ among its examples"):
+        RoutedLM(str(tmp_path), "a")

@@ -55,8 +55,10 @@ def test_from_bart_makes_a_routed_model_of_a_copy_that_is_trained(batch):
     plain = model.eval().to_bart(torch.zeros(4, 2))
     assert type(plain) is BartForConditionalGeneration
     padded = batch | {"labels": batch["labels"].masked_fill(batch["labels"] == -100, 1)}
-    losses = [model(**b, task_ids=torch.zeros(4, dtype=torch.long)).loss for b in (batch, padded)]
-    assert torch.equal(*losses)
+    shifted = model.backbone.prepare_decoder_input_ids_from_labels(padded["labels"])
+    ways = (batch, padded, padded | {"decoder_input_ids": shifted})
+    losses = [model(**way, task_ids=torch.zeros(4, dtype=torch.long)).loss.item() for way in ways]
+    assert losses[0] == losses[1] == losses[2]
     with pytest.raises(InputError, match="lora_rang is no field of a mixture"):
         RoutingBartForConditionalGeneration.from_bart(bart, 2, expert_kind="lora", lora_rang=2)
     with pytest.raises(Exception, match="low-rank experts of a BART are those of a RoutedModel"):
@@ -110,3 +112,18 @@ def test_a_run_of_one_expert_can_be_the_base(make_model, tmp_path):
     model.save_pretrained(tmp_path / "saved")
     loaded = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "saved")
     assert all(torch.equal(t, model.state_dict()[name]) for name, t in loaded.state_dict().items())
+
+
+def test_a_run_as_base_gives_weights_but_no_dropout_and_has_one_expert(make_model, tmp_path):
+    base = make_model(1, torch.float32, bart_fields=dict(dropout=0.0))
+    base.save_pretrained(tmp_path / "base")
+    fields = dict(LORA, task_names=["a"], route_source="average", dropout=0.4)
+    model = RoutingBartForConditionalGeneration.from_bart(base.to_plain(), 2, **fields)
+    refer_to_base(model, tmp_path / "base")
+    model.save_pretrained(tmp_path / "model")
+    loaded = RoutedModel.from_pretrained(tmp_path / "model")
+    assert loaded.config.backbone.dropout == loaded.backbone.model.encoder.layers[0].dropout == 0.4
+    assert_equal(loaded.state_dict(), model.state_dict())
+    make_model(3, torch.float32).save_pretrained(tmp_path / "base")
+    with pytest.raises(InputError, match=r"base: not the model that .* it is a mixture of 3 experts"):
+        RoutedModel.from_pretrained(tmp_path / "model")

@@ -12,7 +12,7 @@ from tiny_runs import METRICS, World, assert_equal, fail_in_step, run, weights
 import dataloader
 from dataloader import Gym
 from dataloader.errors import InputError
-from routing_moe import Routed, RoutingBartForConditionalGeneration
+from routing_moe import Routed, RouteSource, RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation import routes_without
 from routing_moe.cli import answer, finetune, train
 from routing_moe.config import choices
@@ -83,6 +83,35 @@ def mine(runs):
     forget()
     yield runs
     forget()
+
+
+class Set(torch.nn.Module, RouteSource):
+    """Routes of equal weights; its parameters are set by the library's functions."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.raw, self.map = torch.nn.Parameter(torch.empty(3)), torch.nn.Linear(2, 2)
+        torch.nn.init.constant_(self.raw, 3)
+        torch.nn.init.zeros_(self.map.weight)
+
+
+@pytest.mark.parametrize("fields", [{}, dict(expert_kind="lora")])
+def test_a_source_and_a_router_of_the_user_have_their_own_initialisation(make_model, monkeypatch, fields):
+    monkeypatch.setitem(choices.ROUTE_SOURCES, "set", Set)
+    monkeypatch.setitem(choices.ROUTERS, "set", Set)
+    models = [make_model(route_source="set", **fields), make_model(router_nn_type="set", **fields)]
+    models.append(make_model(route_source="average", **fields))
+    models[-1].use_routes("set")
+    for model in models:
+        assert (model.router.raw == 3).all()
+        assert not model.router.map.weight.any()
+
+
+def test_a_class_that_is_no_source_is_one_error(tmp_path):
+    file = tmp_path / "wrong.py"
+    file.write_text("import routing_moe\nclass Mine: pass\nrouting_moe.ROUTE_SOURCES['cosine'] = Mine\n")
+    with pytest.raises(InputError, match=r"ROUTE_SOURCES\['cosine'\], a class, must be a RouteSource"):
+        load_plugin(str(file))
 
 
 def test_a_run_records_its_plugin_and_is_resumed_and_scored_by_it(mine, monkeypatch):

@@ -97,6 +97,22 @@ def test_given_lengths_and_beams_may_differ_and_are_noted(place):
     assert "max_output_length 6, do_lowercase True, num_beams 1\n" in log
 
 
+def test_a_run_that_stopped_before_its_first_checkpoint_keeps_its_own_texts(place):
+    mine = CONTINUED | dict(checkpoint=place / "moe/best", no_text_vectors=True)
+    other = {
+        "no-do_lowercase": True,
+        "append_another_bos": True,
+        "max_input_length": 20,
+        "change_texts": True,
+    }
+    fail_in_step(1, lambda: place.run("early", **mine | other))
+    before = settings_in(place / "early")
+    assert not (place / "early/last").exists()
+    folder = place.run("early", **mine, resume=True)
+    assert settings_in(folder) == before | {"resume": True}
+    assert before["change_texts"]
+
+
 def test_a_resumed_run_keeps_its_own_texts_without_its_start(place):
     begin = place.copy(place / "moe", "gone")
     again = CONTINUED | dict(total_steps=6, checkpoint=begin / "best", no_text_vectors=True)

@@ -46,6 +46,8 @@ class RoutedLM(HFLM):
         model = auto_class(config).from_pretrained(folder, dtype=dtype or "auto")
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         resolver = Resolver.of(config, source="average" if config.num_experts == 1 else None, rule="stored")
+        if not resolver.kind.per_task:
+            raise InputError(f"{pretrained} has no route for {task}: routes differ among its examples")
         if not resolver.has(task):
             raise missing_row_error(pretrained, "route", [task], resolver.known, "give one of these as task=")
         chooser = Chooser(model, resolver)

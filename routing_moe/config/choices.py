@@ -61,6 +61,11 @@ def kind_of(source: str) -> type[SourceKind]:
     return entry if isinstance(entry, type) else SourceKind
 
 
+def is_of_user(entry) -> bool:
+    """Returns whether an entry of a registry, a class or a function, is code of the user."""
+    return not getattr(entry, "func", entry).__module__.startswith("routing_moe.")
+
+
 def has_parameters(source: str) -> bool:
     """Returns whether a source of routes is a class of the user whose instances are trained."""
     return hasattr(kind_of(source), "parameters")

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from dataloader.errors import InputError, in_brief
 from routing_moe.config.flags import Command, parse
 from routing_moe.config.plugins import load_plugin
+from routing_moe.io.logs import early_notes
 from routing_moe.io.memory import OutOfMemory
 
 log = logging.getLogger("routing_moe")
@@ -34,6 +35,7 @@ def run_command(
     kept: Callable[[Any], str] | None = None,
 ) -> int:
     """Returns the exit code of `run(settings)`; reports errors. kept: see `reporting_errors`."""
+    early_notes.clear()  # of an earlier command of this process that was refused
     settings = command(**parse(command, argv, description))
     with reporting_errors(partial(kept, settings) if kept else None) as result:
         load_plugin(getattr(settings, "plugin", None))

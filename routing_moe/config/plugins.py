@@ -9,7 +9,7 @@ from traceback import extract_tb
 
 from dataloader.errors import InputError, in_brief
 from dataloader.metrics import METRIC_FUNCTIONS
-from routing_moe.config.choices import ROUTE_SOURCES, ROUTER_MODES, ROUTERS
+from routing_moe.config.choices import ROUTE_SOURCES, ROUTER_MODES, ROUTERS, SourceKind
 from routing_moe.config.flags import Command, group
 from routing_moe.io.logs import early_notes
 
@@ -46,6 +46,11 @@ def load_plugin(file: str | None) -> str | None:
         lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = getattr(error, "lineno", None) or (lines or ["?"])[-1]  # of a SyntaxError, or of the last call
         raise InputError(f"--plugin {file}:{line}: {type(error).__name__}: {in_brief(error)}") from None
+    for source, entry in ROUTE_SOURCES.items():
+        if isinstance(entry, type) and not issubclass(entry, SourceKind):
+            del sys.modules[name]
+            what = "must be a RouteSource, or a function (model, task_ids_B) -> routes"
+            raise InputError(f"--plugin {file}: ROUTE_SOURCES[{source!r}], a class, {what}")
     for registry, entries in before.items():
         for name in [name for name, old in entries.items() if REGISTRIES[registry].get(name) is not old]:
             early_notes.append(f"note: --plugin {path} replaces {registry}[{name!r}]")

@@ -141,8 +141,8 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
         source = "average"  # the expectation of a route that is drawn for each example
     kind = kind_of(source)
     config.exploration_epsilon = 0.0  # exploration is for training on many tasks
-    route_LE, keeps_source = None, not (kind.reads_vectors or kind.is_stored)
-    if keeps_source:
+    route_LE, has_no_rows = None, not (kind.reads_vectors or kind.is_stored)
+    if has_no_rows:
         words = WITHOUT_VECTOR.get(source, source)
         if kind.is_equal:
             size = config.num_layers, config.num_experts
@@ -167,7 +167,7 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     config.task_names = kept_tasks(settings, config)
     if training == "logits":
         mixture.use_table(route_logits(route_LE)[None])
-    elif keeps_source:
+    elif has_no_rows:
         mixture.use_routes(source)
         return mixture, words
     elif training == "fixed":

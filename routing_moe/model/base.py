@@ -172,7 +172,10 @@ def load_base(config, token: str | None = None, **loading) -> PreTrainedModel:
         options = loading | {"dtype": torch.float32}
         load = partial(auto_class(config.backbone).from_pretrained, folder, **options)
         run, _ = load_checked(lambda: (load(), {"missing_keys": ()}), place, "not a valid run")
-        return run.to_plain(dtype=torch.float32).to(loading["dtype"])
+        if run.config.num_experts > 1:
+            now = f"a mixture of {run.config.num_experts} experts"
+            raise InputError(f"{place}: not the model that the experts were trained on: it is {now}")
+        return fill_plain(empty(config.backbone, **loading), run.to_plain(dtype=torch.float32).state_dict())
     return load_backbone(place, config.backbone, **loading)
 
 

@@ -45,17 +45,17 @@ def with_targets(model: PreTrainedModel, inputs: dict, labels: Tensor) -> tuple[
     `decoder_input_ids` stay if there are some.
     """
     model = getattr(model, "backbone", model)
-    if "decoder_input_ids" in inputs:
-        return inputs, labels
     if not model.config.is_encoder_decoder:  # the state at a position predicts the next token
         return inputs, F.pad(labels[:, 1:], (0, 1), value=-100)
     filled = labels.masked_fill(labels == -100, model.config.pad_token_id)
+    targets = labels.masked_fill(filled == model.config.pad_token_id, -100)
+    if "decoder_input_ids" in inputs or "decoder_inputs_embeds" in inputs:
+        return inputs, targets
     if hasattr(model, "prepare_decoder_input_ids_from_labels"):
         shifted = model.prepare_decoder_input_ids_from_labels(filled)
     else:
         shifted = F.pad(filled[:, :-1], (1, 0), value=model.config.decoder_start_token_id)
-    is_padding = filled == model.config.pad_token_id
-    return inputs | {"decoder_input_ids": shifted}, labels.masked_fill(is_padding, -100)
+    return inputs | {"decoder_input_ids": shifted}, targets
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dataloader.errors import InputError
-from routing_moe.config.choices import ROUTE_SOURCES, ROUTER_MODES, SourceKind, kind_of
+from routing_moe.config.choices import ROUTE_SOURCES, ROUTER_MODES, SourceKind, is_of_user, kind_of
 from routing_moe.model.selection import explore, noise_free_routes, random_one_hot, select_routes
 
 TOLERANCE = 1e-3  # of the sums of weights
@@ -29,12 +29,14 @@ class RouteBatch:
     @torch.no_grad()
     def pooled(self, model) -> Tensor:
         """Returns the mean embeddings (B, D) of the inputs, a constant for the gradient."""
+        if self.mask_BS is not None and self.mask_BS.ndim != 2:
+            raise ValueError(f"routes by inputs read a mask (B, S), not of {self.mask_BS.ndim} dimensions")
         embedded_BSD = model.get_input_embeddings()(self.input_ids_BS.to(model.device))
         embedded_BSD = embedded_BSD.to(model.routing_dtype)
         if self.mask_BS is None:
             return embedded_BSD.mean(dim=1)
         weight_BS1 = self.mask_BS.to(embedded_BSD)[..., None]
-        return (embedded_BSD * weight_BS1).sum(dim=1) / weight_BS1.sum(dim=1)
+        return (embedded_BSD * weight_BS1).sum(dim=1) / weight_BS1.sum(dim=1).clamp(min=1)
 
 
 class RouteSource(SourceKind):
@@ -140,8 +142,7 @@ def checked(config, routes, B: int) -> Tensor:
     entries = {f"ROUTE_SOURCES[{config.route_source!r}]": ROUTE_SOURCES[config.route_source]}
     if kind_of(config.route_source).reads_vectors:
         entries[f"ROUTER_MODES[{config.router_mode!r}]"] = ROUTER_MODES[config.router_mode]
-    homes = {name: getattr(entry, "func", entry).__module__ for name, entry in entries.items()}
-    names = [name for name, home in homes.items() if not home.startswith("routing_moe.")]
+    names = [name for name, entry in entries.items() if is_of_user(entry)]
     if not names:
         return routes
     size, problem = (B, config.num_layers, config.num_experts), None

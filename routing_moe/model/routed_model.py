@@ -161,7 +161,8 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         """
         if routes is None and task_ids is not None:
             constant_zeros = self.config.router_mode == "top_k"
-        batch_size = len(kwargs["encoder_outputs"][0] if input_ids is None else input_ids)
+        given = input_ids if input_ids is not None else kwargs.get("inputs_embeds")
+        batch_size = len(kwargs["encoder_outputs"][0] if given is None else given)
         skip_weight_check = self.training or routes_on_cpu is not None
         mask = attention_mask
         if labels is not None and not self.config.is_encoder_decoder:  # the answer is no part of the input

@@ -47,18 +47,19 @@ class RoutingModel:
         """Adds what the configuration's route source needs: a router with task vectors, or fixed routes."""
         config = self.config
         self.router = self.task_vectors = None
+        self.router = self.new_router()
         if config.has_router:
-            self.router = ROUTERS[config.router_nn_type](config)
             self.task_vectors = TaskVectors(len(config.task_names), config.router_input_dim)
-        self.router = self.router or self._trained_source()
         if config.source_kind.is_stored:
             size = (len(config.task_names), config.num_layers, config.num_experts)
             self.register_buffer("task_routes", torch.full(size, 1 / config.num_experts))
             if config.has_route_vectors:
                 self.register_buffer("route_vectors", torch.zeros(size[0], config.router_input_dim))
 
-    def _trained_source(self) -> RouteSource | None:
-        """Returns a new source of the configuration, if it has parameters, else None."""
+    def new_router(self) -> nn.Module | None:
+        """Returns a new router of the configuration, or its source, if that has parameters, else None."""
+        if self.config.has_router:
+            return ROUTERS[self.config.router_nn_type](self.config)
         has_some = self.config.num_experts > 1 and has_parameters(self.config.route_source)
         return source_of(self.config.route_source, self.config) if has_some else None
 
@@ -113,7 +114,7 @@ class RoutingModel:
         self.config.given_routes, self.config.has_route_vectors = None, False
         if not kind.mixes:
             self.config.expert_mixing = "outputs"
-        self.task_vectors, self.router = None, kept or self._trained_source()
+        self.task_vectors, self.router = None, kept or self.new_router()
         if self.router is not None:
             self.router.to(self.device, self.routing_dtype)
         for name in ("task_routes", "route_vectors"):

@@ -120,7 +120,7 @@ def missing_row_error(
     place, kind: str, names: Collection[str], known: Collection[str], advice: str
 ) -> InputError:
     """Returns the error of tasks without a vector or route (kind) in a place, which has those of others."""
-    names = sorted(names)
+    names = sorted(map(str, names))
     those = f"{in_short(names)}, only for {in_short(sorted(known))}{did_you_mean(names[0], known)}"
     return InputError(f"{place} has no {kind} for {those}; {advice}")
 

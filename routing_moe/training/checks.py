@@ -85,7 +85,8 @@ def check_inputs(settings: TrainSettings, given: Collection[str] = (), writes: b
     from routing_moe.checkpoints.start import start_config
 
     config = start_config(settings, split, routes)
-    if settings.do_train and resumed is None:
+    is_continued = settings.resume and load_run_settings(Path(settings.output_dir))  # with its own texts
+    if settings.do_train and not is_continued:
         settings = with_texts_of(settings, config, place, given)
     refuse(text_problems(settings, config, place))
     if settings.task_level_random_routing and settings.task_level_random_n > config.num_experts:

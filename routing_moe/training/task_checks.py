@@ -99,7 +99,7 @@ def check_known_tasks(settings: TrainSettings, split: Split, config, checkpoint:
     if missing := needed - set(config.task_names):
         kind = "vector" if config.has_router else "route"
         place = checkpoint or f"--taskvecs {settings.taskvecs}"
-        advice = "give them, or a gym or split whose tasks have some"
+        advice = "give --taskvecs, or a gym or split whose tasks have some"
         raise missing_row_error(place, kind, missing, config.task_names, advice)
 
 
