@@ -50,8 +50,8 @@ MORE_RUNNING = group("additions: running, evaluating, saving")
 TASK_SAMPLING = Range(is_task_sampling, WANTED)
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
 OF_RESUMED = (  # as in the run
-    *("initialize_from_vanilla", "checkpoint_name", "learning_rate", "num_train_epochs", "plugin"),
-    "change_texts",
+    *("initialize_from_vanilla", "checkpoint_name", "learning_rate", "num_train_epochs"),
+    *("plugin", "change_texts"),
 )
 OF_EVERY_TRAINING = (
     "exploration_epsilon",

@@ -1,6 +1,7 @@
 """What the route of a task comes from (`Resolver`), what is found (`TaskChoice`), and given vectors.
 
-A mixture with a router reads a vector of the task: a given one, else by the rule of --task_vector:
+A mixture with a router reads a vector of the task: unless it is learned, a given one, else by the rule of
+--task_vector:
 
     auto     the task's row of the checkpoint unless it is random, else nearest
     stored   the task's row of the checkpoint
