@@ -24,12 +24,12 @@ from routing_moe import Routed
 from routing_moe.answering.queries import Query, read_queries
 from routing_moe.answering.routed import CHUNK
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED
-from routing_moe.evaluation.batches import Routes, answering_batches, batch_size
+from routing_moe.evaluation.batches import ExampleRoutes, answering_batches, batch_size
 from routing_moe.evaluation.scored_files import Pool, batch_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(measuring.Settings):
+class AnswerSettings(measuring.BenchmarkSettings):
     program = "python -m benchmarks.answer"
     checkpoint: str = MEASURED(REQUIRED, "run or checkpoint with one-hot routes")
     task: str = MEASURED(REQUIRED, "a task of its training")
@@ -40,10 +40,10 @@ class Settings(measuring.Settings):
 
 
 def main(argv: list[str] | None = None) -> int:
-    return measuring.run_benchmark(run, Settings, argv, __doc__)
+    return measuring.run_benchmark(run, AnswerSettings, argv, __doc__)
 
 
-def run(settings: Settings) -> dict:
+def run(settings: AnswerSettings) -> dict:
     beams = {} if settings.num_beams is None else {"num_beams": settings.num_beams}
     routed = Routed.load(settings.checkpoint, **beams)
     task = routed.task(settings.task)
@@ -75,7 +75,7 @@ def run(settings: Settings) -> dict:
 def generated(routed: Routed, task, plain, queries: list[Query]) -> list[str]:
     """Returns the answers of the exported BART, in batches as those of `routed`."""
     pool = Pool([routed.task_file(task.name, queries)])
-    routes = [Routes.of_files([task.route_LE[None]], pool.sizes)]
+    routes = [ExampleRoutes.of_files([task.route_LE[None]], pool.sizes)]
     size = batch_size(routed.model, routed.decoding)
     answers = [""] * len(queries)
     for batch in answering_batches(routed.model, pool, routes, routed.decoding, size):

@@ -30,7 +30,7 @@ from dataloader.encoding import EncodedExamples, Ragged
 from routing_moe import RoutedModel
 from routing_moe.config.choices import BASE_DTYPES
 from routing_moe.config.flags import AT_LEAST_1
-from routing_moe.config.shared import Recipe
+from routing_moe.config.shared import StepSettings
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.memory import peak_memory_gb
 from routing_moe.model.loss import projected_at, with_targets
@@ -47,7 +47,7 @@ VARIANTS = ("experts", "peft", "peft_projected")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(measuring.Settings):
+class LlmStepSettings(measuring.BenchmarkSettings):
     program = "python -m benchmarks.llm_step"
     model_size: str = MEASURED("0.5b", "size of the model", choices=SIZES)
     layers: int | None = MEASURED(None, "layers (default: those of the size)", range=AT_LEAST_1)
@@ -61,10 +61,10 @@ class Settings(measuring.Settings):
 
 
 def main(argv: list[str] | None = None) -> int:
-    return measuring.run_benchmark(run, Settings, argv, __doc__)
+    return measuring.run_benchmark(run, LlmStepSettings, argv, __doc__)
 
 
-def run(settings: Settings) -> dict:
+def run(settings: LlmStepSettings) -> dict:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as processes:  # raises if one is killed
         variants = {name: processes.submit(measured, name, settings).result() for name in VARIANTS}
@@ -73,7 +73,7 @@ def run(settings: Settings) -> dict:
     return {"variants": variants, "ratios": measuring.ratios(variants, pairs, fields)}
 
 
-def measured(variant: str, settings: Settings) -> dict[str, float]:
+def measured(variant: str, settings: LlmStepSettings) -> dict[str, float]:
     """Returns the seconds of a step, and the memory of training in GB."""
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     torch.manual_seed(settings.seed)
@@ -94,7 +94,7 @@ def measured(variant: str, settings: Settings) -> dict[str, float]:
     return times | {"memory_gb": peak_memory_gb() - loaded}
 
 
-def random_examples(settings: Settings, vocab_size: int) -> EncodedExamples:
+def random_examples(settings: LlmStepSettings, vocab_size: int) -> EncodedExamples:
     B, T = settings.batch_size, settings.answer_length
     draw = np.random.default_rng(settings.seed)
     tokens_BS = draw.integers(3, vocab_size, (B, settings.length), dtype=np.int32)
@@ -106,17 +106,17 @@ def random_examples(settings: Settings, vocab_size: int) -> EncodedExamples:
 # ---- steps
 
 
-def step_of_experts(model, examples: EncodedExamples, settings: Settings, variant: str) -> Callable:
+def step_of_experts(model, examples: EncodedExamples, settings: LlmStepSettings, variant: str) -> Callable:
     """Returns the optimizer step of all commands, with a task for each example."""
     tasks = [f"task{i}" for i in range(settings.batch_size)]
     fields = dict(num_experts=settings.num_experts, lora_rank=settings.lora_rank, lora_targets="all")
     routed = RoutedModel.from_backbone(model, **fields, router_mode="softmax", task_names=tasks).train()
-    recipe = Recipe(learning_rate=1e-3, router_lr=1e-3, task_model_lr=1e-2, gradient_checkpointing=True,
-                    train_batch_size=settings.batch_size, max_tokens_per_micro_batch=0)  # fmt: skip
-    return Stepper(routed, examples, recipe, make_accelerator("no")).step
+    steps = StepSettings(learning_rate=1e-3, router_lr=1e-3, task_model_lr=1e-2, gradient_checkpointing=True,
+                         train_batch_size=settings.batch_size, max_tokens_per_micro_batch=0)  # fmt: skip
+    return Stepper(routed, examples, steps, make_accelerator("no")).step
 
 
-def step_of_peft(model, examples: EncodedExamples, settings: Settings, variant: str) -> Callable:
+def step_of_peft(model, examples: EncodedExamples, settings: LlmStepSettings, variant: str) -> Callable:
     from peft import LoraConfig, get_peft_model
 
     lora = LoraConfig(r=settings.lora_rank, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -45,7 +45,7 @@ MEASURED = group("what is measured")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(Command):
+class BenchmarkSettings(Command):
     """Flags of all benchmarks."""
 
     threads: int = MEASURED(1, "CPU threads per process; 0: torch's choice", range=NOT_NEGATIVE)
@@ -57,7 +57,7 @@ class Settings(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomModelSettings(Settings):
+class RandomModelSettings(BenchmarkSettings):
     """Flags of the benchmarks of a model with random weights, train_step and predict."""
 
     variants: tuple[str, ...]
@@ -75,14 +75,17 @@ class RandomModelSettings(Settings):
 
 
 def run_benchmark(
-    measured: Callable[[Settings], dict], command: type[Settings], argv: list[str] | None, description: str
+    measured: Callable[[BenchmarkSettings], dict],
+    command: type[BenchmarkSettings],
+    argv: list[str] | None,
+    description: str,
 ) -> int:
     """Prints the JSON line of a benchmark. Returns the exit code: 2 for wrong flags.
 
     measured: returns the fields of the line: `variants` and `ratios`.
     """
 
-    def run(settings: Settings) -> None:
+    def run(settings: BenchmarkSettings) -> None:
         if problems := flag_problems(settings):
             raise InputError(problems)
         library_logging.set_verbosity_error()

@@ -33,7 +33,7 @@ PAIRS += [("soft_no_cache", "soft"), ("lora_soft", "plain_shared")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(measuring.RandomModelSettings):
+class PredictSettings(measuring.RandomModelSettings):
     program = "python -m benchmarks.predict"
     variants: tuple[str, ...] = MEASURED(VARIANTS, "variants to measure", choices=VARIANTS, metavar="VARIANT")
     new_tokens: int = MEASURED(16, "exact number of new tokens", range=AT_LEAST_1)
@@ -41,10 +41,10 @@ class Settings(measuring.RandomModelSettings):
 
 
 def main(argv: list[str] | None = None) -> int:
-    return measuring.run_benchmark(run, Settings, argv, __doc__)
+    return measuring.run_benchmark(run, PredictSettings, argv, __doc__)
 
 
-def run(settings: Settings) -> dict:
+def run(settings: PredictSettings) -> dict:
     model = measuring.random_model(settings, settings.num_experts).eval()
     plain = model.to_bart(measuring.one_hot_routes(model, 1)[0])  # built before timing starts
     lora = dict(expert_kind="lora", lora_rank=settings.lora_rank)
@@ -57,7 +57,7 @@ def run(settings: Settings) -> dict:
     return {"variants": variants, "ratios": measuring.ratios(variants, PAIRS, {"": "median_s"})}
 
 
-def make_call(name: str, model, plain, settings: Settings) -> Callable[[], None]:
+def make_call(name: str, model, plain, settings: PredictSettings) -> Callable[[], None]:
     """Returns a function that generates once, on inputs that are drawn here."""
     B, tokens = settings.batch_size, settings.new_tokens
     inputs = measuring.random_source(B, settings.source_length, plain.config.vocab_size, settings.device)

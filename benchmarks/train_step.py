@@ -57,7 +57,7 @@ PAIRS += [("straight_through_slow", "straight_through")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(measuring.RandomModelSettings):
+class TrainStepSettings(measuring.RandomModelSettings):
     program = "python -m benchmarks.train_step"
     variants: tuple[str, ...] = MEASURED(
         DEFAULT_VARIANTS, "variants to measure", choices=VARIANTS, metavar="VARIANT"
@@ -77,10 +77,10 @@ class Settings(measuring.RandomModelSettings):
 
 
 def main(argv: list[str] | None = None) -> int:
-    return measuring.run_benchmark(run, Settings, argv, __doc__)
+    return measuring.run_benchmark(run, TrainStepSettings, argv, __doc__)
 
 
-def run(settings: Settings) -> dict:
+def run(settings: TrainStepSettings) -> dict:
     models, steps = {}, {}
     for name in settings.variants:
         kind = name if name in LOW_RANK else "experts" if route_of(name) in ROUTED else "one_expert"
@@ -103,7 +103,7 @@ def route_of(variant: str) -> str:
     return variant.removeprefix("lora_").removesuffix("_trained").removesuffix("_slow")
 
 
-def build_model(kind: str, settings: Settings):
+def build_model(kind: str, settings: TrainStepSettings):
     """Returns the model of experts that are complete layers, of one expert, or of a low-rank variant."""
     if kind == "experts":
         return build_routed(settings)
@@ -114,7 +114,7 @@ def build_model(kind: str, settings: Settings):
     return model
 
 
-def build_routed(settings: Settings, **fields):
+def build_routed(settings: TrainStepSettings, **fields):
     """Returns a routing model with both a router and fixed routes; each variant uses one of them.
 
     (`model.use_routes`, which sets fixed routes in training, would remove the router.)
@@ -125,7 +125,7 @@ def build_routed(settings: Settings, **fields):
     return model
 
 
-def make_step(variant: str, model, optimizer, settings: Settings) -> Callable[[], dict[str, float]]:
+def make_step(variant: str, model, optimizer, settings: TrainStepSettings) -> Callable[[], dict[str, float]]:
     """Returns a function that runs one step of a variant and returns its times; inputs are drawn here.
 
     Seconds: forward_s includes drawing the routes; forward_backward_s all gradients, those of the router too;

@@ -7,12 +7,12 @@
 # Variables: DATA_DIR, SPLIT, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --output_dir).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [ $# -ge 2 ] || fail "give TASKS, in one word, and a NAME; the head of this script has examples"
-WORDS=("${@:3}") && take_data
+ARGS=("${@:3}") && take_data
 take --output_dir OUT "${OUTPUT_DIR:-models/$2}"
 take --model BART "${SMALL_MODEL[1]:-facebook/bart-base}"
 
 OUTPUT_DIR=$OUT bash example_scripts/finetune_a_list_of_tasks.sh $SMALL $DRY_RUN "$1" None "$2" "${DATA[@]}" \
-    --model "$BART" --samples first --freeze_embeds --save_best "${WORDS[@]}"
+    --model "$BART" --samples first --freeze_embeds --save_best "${ARGS[@]}"
 
 experts=() names=""
 for task in $(routing-moe list-tasks --split "${SPLIT:-$DATA_DIR/split.json}" --gym "$DATA_DIR" $1); do

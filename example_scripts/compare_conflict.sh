@@ -5,7 +5,7 @@
 # Writes OUTPUT_DIR/overview.csv, comparison.csv and runs. Further flags: `routing-moe train`. A variant is a line in FLAGS.
 # Variables: CONFLICT (0, 0.25, 0.5 or 1), SEEDS, VARIANTS (first: baseline), STEPS, OUTPUT_DIR, JOBS (2).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-CONFLICT=${CONFLICT:-1} JOBS=${JOBS:-2} WORDS=("$@")
+CONFLICT=${CONFLICT:-1} JOBS=${JOBS:-2} ARGS=("$@")
 take_runs "models/compare_conflict/conflict$CONFLICT" "$(or_small "201 202 203 204 205 206 207 208 209 210" 201)"
 VARIANTS=${VARIANTS:-dense dense_flops learned cross_loss oracle}
 case $CONFLICT in # steps of all; rate of one BART and of learned routes; part of the steps for deltas of tasks
@@ -39,7 +39,7 @@ for seed in $SEEDS; do for name in $VARIANTS; do
     read -rd '' -a flags <<<"${FLAGS[$name]//GYM/$gym}" || true
     flags=(--train_dir "$gym" --model "$OUT/barts/$seed" --max_input_length 16 --max_output_length 8 --num_beams 1
         --train_batch_size 64 --gradient_accumulation_steps 2 --max_grad_norm 100 --eval_period $((STEPS / 4))
-        --total_steps "$STEPS" "${flags[@]}" --seed "$seed" "${WORDS[@]}" --output_dir "$dir")
+        --total_steps "$STEPS" "${flags[@]}" --seed "$seed" "${ARGS[@]}" --output_dir "$dir")
     case $name in
         cross_loss) run "$dir/$UNSEEN" bash example_scripts/run_cross_loss_routing.sh "${flags[@]}" ;;
         *) run "$dir/$SCORES" routing-moe train --resume "${flags[@]}" ;;

@@ -6,7 +6,7 @@
 # Writes OUTPUT_DIR/<variant>/seed<seed>/, comparison.csv and pictures. A variant of your own is a line in FLAGS; the
 # first of VARIANTS is the baseline. Variables: OUTPUT_DIR, SEEDS, VARIANTS, JOBS, DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-WORDS=("$@") && take_data
+ARGS=("$@") && take_data
 take_runs models/compare_routings "42 43 44"
 
 declare -A FLAGS=( # without noise on the experts (--init_eps), and without dropout, they would hardly diverge
@@ -36,7 +36,7 @@ train() { # PHASE: 1, or 2 for variants that read other runs
         [[ ${FLAGS[$name]} != *@SEED* ]] || phase=2
         read -ra flags <<<"${FLAGS[$name]//@SEED/seed$seed}"
         [ $phase != "$1" ] || run "$dir/$SCORES" bash "example_scripts/${flags[0]}" $SMALL "${flags[@]:1}" \
-            "${DATA[@]}" "${WORDS[@]}" --seed "$seed" --output_dir "$dir"
+            "${DATA[@]}" "${ARGS[@]}" --seed "$seed" --output_dir "$dir"
     done; done
 }
 for phase in 1 2; do train $phase | in_parallel; done

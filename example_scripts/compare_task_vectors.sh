@@ -5,7 +5,7 @@
 # Writes OUTPUT_DIR/vectors, runs/<kind>/seed<seed>/, tables in train/ and test/. Further flags: `routing-moe train`.
 # Variables: OUTPUT_DIR, SEEDS, KINDS, DIM (of the vectors), JOBS; DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-WORDS=("$@") && take_data
+ARGS=("$@") && take_data
 take_runs models/compare_task_vectors "42 43 44" && DIM=${DIM:-$(or_small 64 16)}
 KINDS=${KINDS:-trained random text finetuned-text fisher descriptions}
 
@@ -23,7 +23,7 @@ done | in_parallel
 for seed in $SEEDS; do for kind in $KINDS; do
     [ "$kind" = trained ] && vectors="" || vectors="--freeze_task_model --taskvecs $OUT/vectors/$kind"
     run "$OUT/runs/$kind/seed$seed/$SCORES" bash example_scripts/run_two_stage.sh $SMALL \
-        "${DATA[@]}" "${WORDS[@]}" --stage1_flags "$vectors" --seed "$seed" --output_dir "$OUT/runs/$kind/seed$seed"
+        "${DATA[@]}" "${ARGS[@]}" --stage1_flags "$vectors" --seed "$seed" --output_dir "$OUT/runs/$kind/seed$seed"
 done; done | in_parallel
 for seed in $SEEDS; do for kind in $KINDS; do
     unseen "$OUT/runs/$kind/seed$seed"

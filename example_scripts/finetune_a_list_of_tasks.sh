@@ -8,10 +8,10 @@
 # Variables: DATA_DIR, SPLIT, TASKVECS (--train_dir, --custom_tasks_splits, --taskvecs), OUTPUT_DIR.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [[ $# -ge 3 && " $1 $2 $3" != *" --"* ]] || fail "give TASKS CHECKPOINT IDENTIFIER; the head of this script has examples"
-TASKS=$1 CHECKPOINT=$2 IDENTIFIER=$3 WORDS=("${@:4}") && take_data
+TASKS=$1 CHECKPOINT=$2 IDENTIFIER=$3 ARGS=("${@:4}") && take_data
 take --output_dir OUT "${OUTPUT_DIR:-models/$IDENTIFIER}"
 START=(--model facebook/bart-base "${SMALL_MODEL[@]}") failed=""
-if [[ " ${WORDS[*]} " = *" --moe_"* ]]; then
+if [[ " ${ARGS[*]} " = *" --moe_"* ]]; then
     START=(--moe_init --init_dir "$CHECKPOINT" ${TASKVECS:+--taskvecs "$TASKVECS"})
 elif [ "$CHECKPOINT" != None ]; then
     START=(--checkpoint "$CHECKPOINT")
@@ -23,7 +23,7 @@ for task in $tasks; do
     routing-moe finetune "${START[@]}" --task_dir "$DATA_DIR/$task" --output_dir "$OUT/singletask-$task" \
         --learning_rate_list 1e-5 2e-5 5e-5 --bsz_list 2 4 8 --gradient_accumulation_steps 1 \
         --total_steps 1000 --eval_period 100 --max_grad_norm 0.1 --weight_decay 0.01 \
-        "${SMALL_FINETUNE[@]}" "${WORDS[@]}" || { [ $? -lt 128 ] || exit 130; failed+=" $task"; }
+        "${SMALL_FINETUNE[@]}" "${ARGS[@]}" || { [ $? -lt 128 ] || exit 130; failed+=" $task"; }
 done
 routing-moe collect-results --logs_dir "$OUT" --output_file "$OUT/summary.csv"
 [ -z "$failed" ] || fail "fine-tuning failed on$failed"

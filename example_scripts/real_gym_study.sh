@@ -6,7 +6,7 @@
 # dev files of other seeds before you trust a difference. Further flags are those of `routing-moe train` for all runs.
 # Variables: OUTPUT_DIR, SEEDS, ARMS, STEPS, RATE, JOBS; DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-WORDS=("$@") && take_data
+ARGS=("$@") && take_data
 take --model MODEL "${SMALL_MODEL[1]:-}"
 [ -n "$MODEL" ] || fail "give --model, such as facebook/bart-base"
 take_runs models/real_gym "42 43 44 45 46" && STEPS=${STEPS:-480} RATE=${RATE:-2.5e-4}
@@ -26,7 +26,7 @@ TRAIN=(routing-moe train --resume "${DATA[@]}" --model "$MODEL" --train_batch_si
 
 for seed in $SEEDS; do # the run that all arms continue
     run "$OUT/dense/seed$seed/$SCORES" "${TRAIN[@]}" --num_experts 1 --learning_rate 5e-4 \
-        --eval_period "$STEPS" --seed $((seed + 1000)) "${WORDS[@]}" \
+        --eval_period "$STEPS" --seed $((seed + 1000)) "${ARGS[@]}" \
         --output_dir "$OUT/dense/seed$seed"
 done | in_parallel
 for seed in $SEEDS; do
@@ -36,7 +36,7 @@ done | in_parallel
 for seed in $SEEDS; do for arm in $ARMS; do
     read -ra flags <<<"${FLAGS[$arm]//@SEED/seed$seed}"
     run "$OUT/runs/$arm/seed$seed/$SCORES" "${TRAIN[@]}" --learning_rate "$RATE" \
-        --vanilla_checkpoint "$OUT/dense/seed$seed" --eval_period $QUARTER "${flags[@]}" --seed "$seed" "${WORDS[@]}" \
+        --vanilla_checkpoint "$OUT/dense/seed$seed" --eval_period $QUARTER "${flags[@]}" --seed "$seed" "${ARGS[@]}" \
         --output_dir "$OUT/runs/$arm/seed$seed"
 done; done | in_parallel
 

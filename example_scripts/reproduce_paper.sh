@@ -5,7 +5,7 @@
 # Further flags: of all trainings. Writes OUTPUT_DIR/vectors, runs, few_shot (of each variant and seed) and tables.
 # Variables: OUTPUT_DIR, SEEDS, VARIANTS (first: baseline), FEW_SHOT_FLAGS (of finetune), JOBS, DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-WORDS=("$@") && take_data
+ARGS=("$@") && take_data
 take_runs models/reproduce_paper 42 && VECTORS=$OUT/vectors DIM=$(or_small 64 4)
 read -ra FEW_SHOT_FLAGS <<<"${FEW_SHOT_FLAGS:-}"
 
@@ -60,7 +60,7 @@ train() { # PHASE: 1, or 2 for variants that read other runs
         [[ ${TRAIN[$name]} != *@SEED* ]] || phase=2
         read -ra flags <<<"${TRAIN[$name]//@SEED/seed$seed}"
         [ $phase != "$1" ] || run "$dir/$SCORES" bash "example_scripts/${flags[0]}" $SMALL "${flags[@]:1}" \
-            "${DATA[@]}" --predict_max_examples 100 "${WORDS[@]}" --seed "$seed" --output_dir "$dir"
+            "${DATA[@]}" --predict_max_examples 100 "${ARGS[@]}" --seed "$seed" --output_dir "$dir"
     done; done
 }
 for phase in 1 2; do train $phase | in_parallel; done

@@ -12,7 +12,7 @@
 #   compared, --advantage NATS (0): `routing-moe transfer --help`
 # Further flags: `routing-moe train`, for all trainings. Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-WORDS=("$@") && take_data
+ARGS=("$@") && take_data
 take --output_dir OUT "${OUTPUT_DIR:-models/cross_loss}"
 take --total_steps STEPS "$(or_small 30000 1000)"
 take --dense_steps DENSE_STEPS $(((STEPS * 55 + 99) / 100))
@@ -37,7 +37,7 @@ take --expert_rate EXPERT_RATE "$EXPERT_RATE"
 STEPS=$((STEPS - DENSE_STEPS - DELTA_STEPS))
 ((STEPS > 0)) || fail "--total_steps must exceed --dense_steps $DENSE_STEPS and --delta_steps $DELTA_STEPS"
 TRAIN=(train --resume "${DATA[@]}" --model facebook/bart-base --hide_task_names --train_batch_size 16
-    --gradient_accumulation_steps 2 "${SMALL_TRAIN[@]}" "${WORDS[@]}")
+    --gradient_accumulation_steps 2 "${SMALL_TRAIN[@]}" "${ARGS[@]}")
 
 routing-moe "${TRAIN[@]}" --num_experts 1 --learning_rate "$RATE" --total_steps "$DENSE_STEPS" \
     --eval_period "$DENSE_STEPS" --output_dir "$OUT/dense"

@@ -6,7 +6,7 @@
 #   --vector_flags "..."   flags of `routing-moe vectors fisher`, such as "--samples all"; --dim N   (64, small 16)
 # Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-WORDS=("$@") && take_data
+ARGS=("$@") && take_data
 take --output_dir OUT "${OUTPUT_DIR:-models/fisher_two_stage}"
 [[ $OUT != *[[:space:]]* ]] || fail "--output_dir '$OUT' has a space, which --stage1_flags cannot have"
 take --model BART "${SMALL_MODEL[1]:-facebook/bart-base}"
@@ -21,4 +21,4 @@ routing-moe vectors reduce --taskvecs "$OUT/fisher" --transform log --dim "$DIM"
     --custom_tasks_splits "${SPLIT:-$DATA_DIR/split.json}" --output_dir "$OUT/fisher$DIM"
 
 TASKVECS='' bash example_scripts/run_two_stage.sh $SMALL $DRY_RUN "${DATA[@]}" --model "$BART" --output_dir "$OUT" \
-    "${WORDS[@]}" --stage1_flags "--taskvecs $OUT/fisher$DIM --freeze_task_model $STAGE1_FLAGS"
+    "${ARGS[@]}" --stage1_flags "--taskvecs $OUT/fisher$DIM --freeze_task_model $STAGE1_FLAGS"

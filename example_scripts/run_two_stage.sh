@@ -9,7 +9,7 @@
 #   --plugin PLUGIN   Python file with routers or selections of your own, for both stages
 # Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-WORDS=("$@") && take_data
+ARGS=("$@") && take_data
 take --output_dir OUT "${OUTPUT_DIR:-models/two_stage}"
 take --stage1 STAGE1 ""
 take --stage1_flags STAGE1_FLAGS ""
@@ -22,7 +22,7 @@ take --stage2_steps STEPS2 "$(or_small $((2 * STEPS)) "$STEPS")"
 
 [ -n "$STAGE1" ] || routing-moe train --resume "${DATA[@]}" ${TASKVECS:+--taskvecs "$TASKVECS"} --num_experts 3 \
     --eval_period 750 --train_batch_size 16 --gradient_accumulation_steps 2 \
-    --learning_rate 1e-5 --router_lr 1e-3 --task_model_lr 1e-2 "${SMALL_TRAIN[@]}" "${WORDS[@]}" \
+    --learning_rate 1e-5 --router_lr 1e-3 --task_model_lr 1e-2 "${SMALL_TRAIN[@]}" "${ARGS[@]}" \
     --model "${BART:-facebook/bart-base}" --total_steps "$STEPS" --output_dir "$OUT/stage1" $STAGE1_FLAGS
 
 routing-moe merge --routes_from "${STAGE1:-$OUT/stage1}" ${BART:+--model "$BART"} --init_eps 1e-8 --keep_existing \
@@ -31,5 +31,5 @@ routing-moe merge --routes_from "${STAGE1:-$OUT/stage1}" ${BART:+--model "$BART"
 # From the average of the experts (temperature 300) to the learned routes (1), which it reaches after 95% of the steps.
 routing-moe train --resume "${DATA[@]}" --checkpoint_name init --train_batch_size 16 --gradient_accumulation_steps 2 \
     --learning_rate 1e-5 "${SMALL_TRAIN[@]}" --no_eval_until $((STEPS2 / 4)) --eval_period $(((STEPS2 + 19) / 20)) \
-    "${WORDS[@]}" --router_mode softmax --router_lr 0 --task_model_lr 0 --initial_tau 300 --minimum_tau 1 \
+    "${ARGS[@]}" --router_mode softmax --router_lr 0 --task_model_lr 0 --initial_tau 300 --minimum_tau 1 \
     --anneal_rate "$(awk "BEGIN { print 6 / $STEPS2 }")" --total_steps "$STEPS2" --output_dir "$OUT"

@@ -50,9 +50,9 @@ or_small() { if [ -n "$SMALL" ]; then echo "$2"; else echo "$1"; fi; }
 
 # ---- flags and variables of a script
 
-take() { # --flag NAME DEFAULT: sets the variable NAME to the last value of a flag in WORDS, which loses it
+take() { # --flag NAME DEFAULT: sets the variable NAME to the last value of a flag in ARGS, which loses it
     local flag=$1 name=$2 value=$3 kept=()
-    set -- "${WORDS[@]}"
+    set -- "${ARGS[@]}"
     while [ $# -gt 0 ]; do
         case $1 in
             "$flag") [ $# -gt 1 ] || fail "$flag: expected one argument" && value=$2 && shift ;;
@@ -61,7 +61,7 @@ take() { # --flag NAME DEFAULT: sets the variable NAME to the last value of a fl
         esac
         shift
     done
-    WORDS=("${kept[@]}")
+    ARGS=("${kept[@]}")
     [[ $name != *STEPS* || $value =~ ^[1-9][0-9]*$ ]] || fail "$flag is '$value'; it must be a whole number above 0"
     printf -v "$name" %s "$value"
 }
@@ -71,12 +71,12 @@ take_runs() { # FOLDER SEEDS: sets OUT and SEEDS, with these defaults, from --ou
     take --seed SEEDS "${SEEDS:-$2}"
 }
 
-take_data() { # sets DATA, the flags of the gym, from --train_dir and --custom_tasks_splits in WORDS, or from variables
+take_data() { # sets DATA, the flags of the gym, from --train_dir and --custom_tasks_splits in ARGS, or from variables
     take --train_dir DATA_DIR "${DATA_DIR:-}"
     take --custom_tasks_splits SPLIT "${SPLIT:-}"
     [ -n "$DATA_DIR" ] || fail "no gym: give --train_dir FOLDER or the variable DATA_DIR, or --small as the first word"
-    DATA=(--train_dir "$DATA_DIR" ${SPLIT:+--custom_tasks_splits "$SPLIT"}) SKIP=() # SKIP: for commands without WORDS
-    [[ " ${WORDS[*]} " != *" --skip_malformed "* ]] || SKIP=(--skip_malformed)
+    DATA=(--train_dir "$DATA_DIR" ${SPLIT:+--custom_tasks_splits "$SPLIT"}) SKIP=() # SKIP: for commands without ARGS
+    [[ " ${ARGS[*]} " != *" --skip_malformed "* ]] || SKIP=(--skip_malformed)
 }
 
 # ---- many runs:  { run RESULT COMMAND ...; run RESULT COMMAND ...; } | in_parallel;  exit "$FAILED"

@@ -7,10 +7,10 @@
 # (computed, not measured: docs/backbones.md).
 # Writes a run folder. Further flags: `routing-moe train`. Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-WORDS=("$@") && take_data
+ARGS=("$@") && take_data
 
 routing-moe train --resume "${DATA[@]}" ${TASKVECS:+--taskvecs "$TASKVECS"} --model facebook/bart-base --num_experts 3 \
     --expert_kind lora --lora_rank 16 --router_mode softmax \
     --total_steps 30000 --eval_period 750 --train_batch_size 16 --gradient_accumulation_steps 2 \
     --learning_rate 1e-3 --router_lr 1e-3 --task_model_lr 1e-2 \
-    --output_dir "${OUTPUT_DIR:-models/lora}" "${SMALL_TRAIN[@]}" ${SMALL:+--learning_rate 1e-2} "${WORDS[@]}"
+    --output_dir "${OUTPUT_DIR:-models/lora}" "${SMALL_TRAIN[@]}" ${SMALL:+--learning_rate 1e-2} "${ARGS[@]}"

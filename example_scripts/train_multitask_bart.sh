@@ -3,8 +3,8 @@
 #   bash example_scripts/train_multitask_bart.sh --train_dir data/gym          (--small: on the embedded gym)
 # Writes a run folder. Further flags: `routing-moe train`. Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
-WORDS=("$@") && take_data
+ARGS=("$@") && take_data
 
 routing-moe train --resume "${DATA[@]}" --model facebook/bart-base --num_experts 1 \
     --total_steps 30000 --eval_period 750 --train_batch_size 16 --gradient_accumulation_steps 2 --learning_rate 1e-5 \
-    --output_dir "${OUTPUT_DIR:-models/multitask_bart}" "${SMALL_TRAIN[@]}" "${WORDS[@]}"
+    --output_dir "${OUTPUT_DIR:-models/multitask_bart}" "${SMALL_TRAIN[@]}" "${ARGS[@]}"

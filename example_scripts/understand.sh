@@ -5,12 +5,12 @@
 # Writes RUN/analysis/ with report.html. A run without experts to ablate (one expert, random routes) is analysed without.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [ $# -ge 1 ] || fail "give a run folder, such as models/routing_bart"
-RUN=$1 WORDS=("${@:2}")
+RUN=$1 ARGS=("${@:2}")
 take --plugin PLUGIN "" # ablate takes that of the run
-[ ${#WORDS[@]} -gt 0 ] || WORDS=(--features all)
+[ ${#ARGS[@]} -gt 0 ] || ARGS=(--features all)
 
 routing-moe inspect-routes "$RUN" ${PLUGIN:+--plugin "$PLUGIN"}
 routing-moe create-gif --run "$RUN" ${PLUGIN:+--plugin "$PLUGIN"}
 routing-moe correlate-routes "$RUN" ${PLUGIN:+--plugin "$PLUGIN"}
-routing-moe ablate "$RUN" "${WORDS[@]}" || [ $? = 3 ] # 3: nothing to ablate
+routing-moe ablate "$RUN" "${ARGS[@]}" || [ $? = 3 ] # 3: nothing to ablate
 routing-moe report "$RUN" ${PLUGIN:+--plugin "$PLUGIN"}

@@ -6,7 +6,7 @@ import numpy as np
 from mistakes import Place
 
 from routing_moe.analysis.features import Features
-from routing_moe.analysis.saved_routes import Routes
+from routing_moe.analysis.saved_routes import SavedRoutes
 from routing_moe.checkpoints.folder import PROGRESS_FILE
 
 TREE = {"words": {"meaning": ["hot", "big"], "form": ["cats", "mice"]}, "numbers": {"all": ["one", "two"]}}
@@ -22,14 +22,14 @@ two,0,1,
 """
 
 
-def routes_of(values, tasks=None, layers=None, name="run", step=None) -> Routes:
+def routes_of(values, tasks=None, layers=None, name="run", step=None) -> SavedRoutes:
     values_NLE = np.asarray(values, dtype=float)
     tasks = tuple(tasks or (f"task{n}" for n in range(len(values_NLE))))
     layers = tuple(layers or (f"enc {n}" for n in range(values_NLE.shape[1])))
-    return Routes(name, tasks, layers, values_NLE, step)
+    return SavedRoutes(name, tasks, layers, values_NLE, step)
 
 
-def random_routes(seed: int, tasks=30, layers=4, experts=3, **fields) -> Routes:
+def random_routes(seed: int, tasks=30, layers=4, experts=3, **fields) -> SavedRoutes:
     draw = np.random.default_rng(seed)
     return routes_of(draw.dirichlet(np.ones(experts), (tasks, layers)), **fields)
 

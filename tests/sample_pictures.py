@@ -7,7 +7,7 @@ from planted_routes import features_of_columns, random_routes
 from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import correlate
 from routing_moe.analysis.route_metrics import dynamics_table, overlap
-from routing_moe.analysis.saved_routes import History, Routes
+from routing_moe.analysis.saved_routes import History, SavedRoutes
 from routing_moe.model.given_routes import layer_names
 from routing_moe.pictures import dots, heat_maps, lines
 from routing_moe.results import comparison, gains
@@ -18,10 +18,10 @@ SIGNS = "$x_{"  # neither a formula nor an error
 TITLE = "A title with $signs_{ and many words that has to be broken into lines " * 2
 
 
-def routes(n_tasks=4, n_layers=4, n_experts=3, seed=0, name="run", tasks=None) -> Routes:
+def routes(n_tasks=4, n_layers=4, n_experts=3, seed=0, name="run", tasks=None) -> SavedRoutes:
     values_NLE = np.random.default_rng(seed).dirichlet([0.5] * n_experts, (n_tasks, n_layers))
     layers = layer_names(n_layers // 2, range(n_layers))
-    return Routes(name, tuple(tasks or ONTOLOGY.tasks[-n_tasks:]), layers, values_NLE, 500)
+    return SavedRoutes(name, tuple(tasks or ONTOLOGY.tasks[-n_tasks:]), layers, values_NLE, 500)
 
 
 def history(n_steps=3, n_tasks=4, n_layers=4, n_experts=2, seed=0) -> History:

@@ -39,7 +39,7 @@ def test_every_way_to_a_route_is_a_flag(finished, given_run, tmp_path):
     ):
         assert commanded(typed(tmp_path, place, **flags)) == 0
         first, _ = answered(tmp_path)
-        shown = (expected.name, expected.words, expected.seen, expected.experts)
+        shown = (expected.name, expected.description, expected.seen, expected.experts)
         assert (first["task"], first["route"], first["seen"], first["experts"]) == shown
         forget(tmp_path)
 

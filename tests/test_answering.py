@@ -46,21 +46,21 @@ def test_unlabelled_texts_find_the_nearest_task_of_a_prediction(finished, world)
     assert run(world.gym, world.bart, folder, **ONLY) == 0
     scores = pd.read_csv(folder / SCORES, index_col=0)
     task = load(finished).task("plural", inputs=PLURALS * 2)
-    assert [task.words] == list(scores["route"])
+    assert [task.description] == list(scores["route"])
     assert load(finished).answer(task, gym_inputs("plural", "test")) == predictions(folder, "plural")
     experts = " ".join(map(str, task.route_LE.argmax(1).tolist()[:2]))
-    assert str(task).startswith(f"plural: {task.words}; has seen of the task: 12 unlabelled texts")
+    assert str(task).startswith(f"plural: {task.description}; has seen of the task: 12 unlabelled texts")
     assert f"experts: encoder {experts}; decoder" in str(task)
 
 
 def test_no_gym_is_needed_but_the_checkpoint_must_have_text_vectors(finished, tmp_path, world):
     alone = shutil.copytree(finished / "best", tmp_path / "checkpoint")
-    expected = load(finished).task("plural", inputs=PLURALS).words
-    assert load(alone).task("plural", inputs=PLURALS).words == expected
+    expected = load(finished).task("plural", inputs=PLURALS).description
+    assert load(alone).task("plural", inputs=PLURALS).description == expected
     (alone / TEXTS_FILE).unlink()
     with pytest.raises(InputError, match=r"has no text_vectors.npz.*--train_dir"):
         load(alone).task("plural", inputs=PLURALS)
-    assert load(alone).task("plural", inputs=PLURALS, gym=world.gym).words == expected
+    assert load(alone).task("plural", inputs=PLURALS, gym=world.gym).description == expected
     kept = (alone / TEXTS_FILE).read_bytes()
     load(alone, max_input_length=9).task("plural", inputs=PLURALS, gym=world.gym)  # in another format
     assert (alone / TEXTS_FILE).read_bytes() == kept
@@ -70,7 +70,7 @@ def test_given_routes_are_read_copied_and_replaced(given_run):
     model = load(given_run)
     assert model.task("opposite").experts == {"encoder": [1, 0], "decoder": [1]}
     near = model.task("new", inputs=gym_inputs("count", "dev"))
-    assert near.words.startswith("route of count (nearest by text, cosine")
+    assert near.description.startswith("route of count (nearest by text, cosine")
     assert near.experts == {"encoder": [1, 1], "decoder": [1]}
     route = np.array([[1, 0], [0, 1], [0.5, 0.5]])
     assert model.task("new", route=route).experts["decoder"] == [[0.5, 0.5]]
@@ -91,7 +91,7 @@ def test_a_vector_of_a_folder_and_one_learned_from_rows_are_routes(finished, tmp
     pairs = [tuple(row.split("\t")[:2]) for row in ROWS["plural"]]
     before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
     task = model.task("plural", examples=pairs, steps=3)
-    assert (task.words, task.seen) == ("vector learned from 6 examples", "labelled rows of one sample")
+    assert (task.description, task.seen) == ("vector learned from 6 examples", "labelled rows of one sample")
     assert torch.equal(task.route_LE, load(finished).task("plural", examples=pairs, steps=3).route_LE)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.model.state_dict().items())
 
@@ -100,7 +100,7 @@ def test_a_route_is_learned_where_there_is_no_router(given_run):
     model = load(given_run)
     pairs = [tuple(row.split("\t")[:2]) for row in ROWS["count"]]
     task = model.task("new", examples=pairs, steps=10, rate=0.5)
-    assert task.words == "route learned from 6 examples"
+    assert task.description == "route learned from 6 examples"
     assert torch.allclose(task.route_LE.sum(dim=1), torch.ones(3))
     assert (task.route_LE - 0.5).abs().max() > 0.1  # it started from equal weights
     assert model.task("opposite").experts == {"encoder": [1, 0], "decoder": [1]}  # the model is unchanged
@@ -109,7 +109,7 @@ def test_a_route_is_learned_where_there_is_no_router(given_run):
 def test_average_routes_know_every_task(world, finished):
     absent = dict.fromkeys(("router_hidden_dim", "taskvecs_dim", "router_lr", "task_model_lr"))
     average = load(world.run("answering_average", **absent, total_steps=1, avg_routing=True))
-    assert (average.task("anything").words, average.task("anything").seen) == ("average", "nothing")
+    assert (average.task("anything").description, average.task("anything").seen) == ("average", "nothing")
     assert average.task("colour").seen == "labelled rows of all samples"
     assert len(average.answer("anything", TEXTS)) == len(TEXTS)
     assert not (world / "answering_average/best" / TEXTS_FILE).exists()

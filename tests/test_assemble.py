@@ -108,7 +108,7 @@ def test_the_routes_of_fine_tuned_barts_are_these_bit_for_bit(barts, world, tmp_
     assert not torch.equal(*model.routes_for(TASKS))
     assert "the embeddings of" not in capsys.readouterr().out
     nearest = load(folder).task("new", inputs=["hot", "cold", "big"], gym=world.gym)
-    neighbour = next(task for task in TASKS if task in nearest.words)
+    neighbour = next(task for task in TASKS if task in nearest.description)
     assert torch.equal(nearest.route_LE, load(folder).task(neighbour).route_LE)
 
 

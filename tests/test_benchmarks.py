@@ -103,7 +103,7 @@ def test_products_have_the_precision_of_the_flag(capsys, monkeypatch):
 @pytest.fixture
 def tiny_settings():
     flags = [*TRAIN, "--num_experts", "4", "--tasks_per_batch", "2"]
-    return train_step.Settings(**parse(train_step.Settings, flags))
+    return train_step.TrainStepSettings(**parse(train_step.TrainStepSettings, flags))
 
 
 @pytest.mark.parametrize(

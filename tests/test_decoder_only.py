@@ -209,9 +209,9 @@ def test_options_share_the_cache_of_their_input(scored, monkeypatch):
 
 def test_a_single_pass_keeps_no_factors(scored):
     model, _, encoded, routes_BLE = scored
-    with torch.no_grad(), model.along(model.plan_routes(routes_BLE)):
+    with torch.no_grad(), model.using_routes(model.plan_routes(routes_BLE)):
         model.backbone(**prompts_of(encoded, np.arange(3), model))
-        assert not any(layer.mix.kept for layer in model.lora_layers)
+        assert not any(layer.active.kept for layer in model.lora_layers)
 
 
 def test_a_training_from_a_checkpoint_goes_on_with_chats(world, run_of):

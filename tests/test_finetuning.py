@@ -28,7 +28,7 @@ from dataloader.gym import Gym
 from dataloader.metrics import evaluate
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.config.finetune import Configuration
-from routing_moe.config.shared import Recipe
+from routing_moe.config.shared import StepSettings
 from routing_moe.evaluation.scored_files import Decoding, load_task_files
 from routing_moe.evaluation.scoring import predict
 from routing_moe.finetuning.grid import Grid
@@ -103,7 +103,7 @@ def trained_by_hand(grids, sample: str, lr: float) -> tuple[list[float], float, 
     tokenizer, accelerator = AutoTokenizer.from_pretrained(grids.bart), Accelerator(cpu=True)
     train, dev, test = (file_of(grids, sample, part) for part in ("train", "dev", "test"))
     decoding = Decoding(num_beams=2, max_output_length=8)
-    recipe = Recipe(
+    recipe = StepSettings(
         learning_rate=lr, train_batch_size=6, total_steps=6, warmup_steps=1, max_grad_norm=1.0, seed=42
     )
     stepper = Stepper(model, train.encoded, recipe, accelerator)

@@ -10,7 +10,7 @@ from test_task_routes import FIXED, FORMS, PAIRS, SEEN
 from tiny_grids import QUICK, SAMPLES, TASK, by_sample
 from tiny_runs import ROWS
 
-from routing_moe.finetuning.starting_model import Starts
+from routing_moe.finetuning.starting_model import StartingModels
 from routing_moe.model.mixtures import load_mixture
 from routing_moe.model.task_vectors import save_task_vectors
 
@@ -75,7 +75,7 @@ def starting(grids, mixture_of, kind, **changed):
     """Returns (model before fine-tuning, its route in words, what it has seen, the mixture)."""
     init_dir = mixture_of(kind)
     settings = grids.settings("unused", moe_init=True, init_dir=init_dir, **changed)
-    found = Starts(settings, torch.device("cpu")).model_for(settings.samples[0], None)
+    found = StartingModels(settings, torch.device("cpu")).model_for(settings.samples[0], None)
     return *found, load_mixture(init_dir / "best")
 
 

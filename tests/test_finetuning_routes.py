@@ -11,7 +11,7 @@ from tiny_grids import NO_ROUTER, QUICK, SAMPLES, TASK, learned, predictions, re
 from tiny_runs import assert_equal, weights
 
 from routing_moe.config.finetune import Configuration
-from routing_moe.finetuning.starting_model import Starts
+from routing_moe.finetuning.starting_model import StartingModels
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.model.mixtures import load_mixture
 from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
@@ -43,7 +43,7 @@ def start_of(grids, mixture_of):
         AcceleratorState._reset_state(reset_partial_state=True)
         init_dir = mixture_of(kind)
         settings = grids.settings("unused", moe_init=True, init_dir=init_dir, **changed)
-        model, words, _ = Starts(settings, torch.device("cpu")).model_for(settings.samples[0], None)
+        model, words, _ = StartingModels(settings, torch.device("cpu")).model_for(settings.samples[0], None)
         return model, words, load_mixture(init_dir / "best")
 
     return start
@@ -172,7 +172,7 @@ def test_an_unseen_task_gets_the_vector_of_its_nearest_neighbour(grids, mixture_
     flags = dict(
         moe_init=True, init_dir=mixture_of("one-hot"), text_vectors=neighbours(tmp_path / "x", "count")
     )
-    start = Starts(grids.settings("nearest", **flags), torch.device("cpu"))
+    start = StartingModels(grids.settings("nearest", **flags), torch.device("cpu"))
     _, words, seen = start.model_for(SAMPLES[0], None)
     assert words == "vector of count (nearest by text, cosine 1.00); plain model"
     assert seen == "unknown"  # the folder does not say what it has seen

@@ -41,9 +41,9 @@ def test_the_choice_equals_that_of_one_row_and_one_route_at_a_time(make_model, t
     best, other = losses_K.argsort()
     few = task_examples.subset(np.arange(3))
     both = source.choose({"few": (few, "few_3_13"), "new": (task_examples, "new_7_13")})
-    assert both["few"].words == source.choose({"few": (few, "few_3_13")})["few"].words
+    assert both["few"].description == source.choose({"few": (few, "few_3_13")})["few"].description
     choice = both["new"]
-    assert choice.words == (
+    assert choice.description == (
         f"route of {tasks[best]} (lowest loss, {losses_K[best]:.2f}; next {losses_K[other]:.2f})"
     )
     np.testing.assert_allclose(choice.route_LE, routes_KLE[best])
@@ -56,9 +56,9 @@ def test_tasks_with_the_same_experts_share_a_route(make_model, task_examples):
     model.task_routes.copy_(torch.nn.functional.one_hot(torch.tensor(experts_NL), 3))
     source = LowestLoss(model, ["a", "b", "c"], make_accelerator("no"))
     assert source.names == ["expert 1", "expert 2"]
-    assert source.choose({"new": (task_examples, "s")})["new"].words.startswith("route of expert ")
+    assert source.choose({"new": (task_examples, "s")})["new"].description.startswith("route of expert ")
     source = LowestLoss(model, ["a"], make_accelerator("no"))
-    words = source.choose({"new": (task_examples, "s")})["new"].words
+    words = source.choose({"new": (task_examples, "s")})["new"].description
     assert words.startswith("route of expert 1 (lowest loss, ")
     assert "next" not in words
 

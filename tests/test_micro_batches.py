@@ -1,4 +1,4 @@
-"""How a device cuts a step into micro-batches, what does not depend on the cut, and what the model gets."""
+"""How a device divides a step into micro-batches, what does not depend on that, and what the model gets."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from tiny_steps import parameters, settings_with
 
 from routing_moe.model.routed_layer import RoutePlan
 from routing_moe.optim import micro_batches
-from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
+from routing_moe.optim.micro_batches import MicroBatchLimits, model_inputs, on_device
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -18,12 +18,12 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def test_the_device_decides_what_the_flags_leave_open():
-    cut = Cut.on(CPU, settings_with(), longest=1024)
-    assert (cut.max_tokens, cut.overhead, cut.multiple) == (16384, 256, 1)
-    assert str(cut) == "micro-batches of at most 16384 padded tokens, each at a cost of 256 tokens"
-    cut = Cut.on(CUDA, settings_with(), longest=1024)
-    assert (cut.max_tokens, cut.overhead, cut.multiple) == (32768, 8192, 8)
-    assert str(cut).endswith("8192 tokens; widths are multiples of 8")
+    limits = MicroBatchLimits.on(CPU, settings_with(), longest=1024)
+    assert (limits.max_tokens, limits.overhead, limits.multiple) == (16384, 256, 1)
+    assert str(limits) == "micro-batches of at most 16384 padded tokens, each at a cost of 256 tokens"
+    limits = MicroBatchLimits.on(CUDA, settings_with(), longest=1024)
+    assert (limits.max_tokens, limits.overhead, limits.multiple) == (32768, 8192, 8)
+    assert str(limits).endswith("8192 tokens; widths are multiples of 8")
 
 
 # ---- out of memory
@@ -45,19 +45,19 @@ def test_a_step_that_runs_out_of_memory_is_that_of_smaller_micro_batches(make_st
         assert tight.step(step) == pytest.approx(roomy.step(step), rel=1e-9)
     for name, p in parameters(tight).items():
         torch.testing.assert_close(p, parameters(roomy)[name], rtol=0, atol=1e-9)
-    again = make_stepper(flags | {"max_tokens_per_micro_batch": tight.cut.max_tokens})
+    again = make_stepper(flags | {"max_tokens_per_micro_batch": tight.limits.max_tokens})
     for step in range(2):
         again.step(step)
     assert all(torch.equal(p, parameters(again)[name]) for name, p in parameters(tight).items())
     assert sizes[0] == 12
 
 
-# ---- what follows from the cut
+# ---- what follows from the limits
 
 
 def test_padding_to_multiples_changes_only_the_padding(make_stepper):
     bare, padded = (make_stepper({"train_batch_size": 8}) for _ in range(2))
-    padded.cut = dataclasses.replace(padded.cut, multiple=8)
+    padded.limits = dataclasses.replace(padded.limits, multiple=8)
     shapes, forward = [], padded.model.forward
     padded.model.forward = lambda **inputs: shapes.append(inputs["input_ids"].shape[1]) or forward(**inputs)
     for step in range(2):
@@ -79,7 +79,7 @@ def test_ready_masks_and_positions_give_bit_for_bit_what_the_model_makes_itself(
     choices, found = np.zeros(len(indices), dtype=np.int64), []
     plain = examples.collate(indices, choices, pad_token_id=1)
     task_ids = plain.pop("task_ids") * 0
-    ready = model_inputs(examples, indices, choices, model.config, Cut(None))
+    ready = model_inputs(examples, indices, choices, model.config, MicroBatchLimits(None))
     assert ("attention_mask" in ready) != equal_lengths
     for inputs in (plain, ready):
         model.zero_grad()
@@ -93,7 +93,9 @@ def test_ready_masks_and_positions_give_bit_for_bit_what_the_model_makes_itself(
 def test_other_attention_gets_masks_that_it_understands(make_model, examples):
     model = make_model()
     model.set_attn_implementation("eager")
-    inputs = model_inputs(examples, np.arange(4), np.zeros(4, dtype=int), model.config, Cut(None))
+    inputs = model_inputs(
+        examples, np.arange(4), np.zeros(4, dtype=int), model.config, MicroBatchLimits(None)
+    )
     assert inputs["attention_mask"].dim() == 2
     assert "decoder_attention_mask" not in inputs
 

@@ -16,7 +16,7 @@ from sample_pictures import ONTOLOGY, PICTURES, SIGNS, TITLE, routes
 from scipy.cluster.hierarchy import leaves_list
 
 from routing_moe.analysis.route_metrics import cluster_tasks, dynamics_table
-from routing_moe.analysis.saved_routes import Routes
+from routing_moe.analysis.saved_routes import SavedRoutes
 from routing_moe.pictures import dots, heat_maps, lines
 from routing_moe.pictures.style import STYLE, finished, save, series
 
@@ -328,7 +328,7 @@ def marks(axes):
 
 def test_loads_are_the_measures_of_each_layer():
     one_hot = np.eye(2)[[[0, 1], [0, 1], [0, 0], [0, 0]]]  # layer 0: all to expert 0; layer 1: half and half
-    run = Routes("run", ("a", "b", "c", "d"), ("enc 0", "dec 0"), one_hot, 7)
+    run = SavedRoutes("run", ("a", "b", "c", "d"), ("enc 0", "dec 0"), one_hot, 7)
     *measures, loads = lines.plot_load([run]).axes
     measured = [marks(axes)[0].get_ydata().tolist() for axes in measures]
     assert measured == [pytest.approx(values) for values in ([0, 0], [0, 1], [0, 1])]

@@ -174,7 +174,7 @@ def test_routes_of_a_source_are_those_of_training_answers_and_grids(mine, tmp_pa
     assert np.array_equal(np.load(mine.source / "6-steps/route.npy"), expected)
     assert read_cost(mine.source)["total_flops"] > 0
     task = Routed.load(mine.source).task("count")
-    assert (task.words, task.route_LE.tolist()) == (
+    assert (task.description, task.route_LE.tolist()) == (
         "route of alternating",
         expected[tasks.index("count")].tolist(),
     )

@@ -121,7 +121,7 @@ def test_logits_are_learned_as_by_a_slow_loop(source, mixing, grids, make_model,
     AcceleratorState._reset_state(reset_partial_state=True)
     settings = grids.settings("unused", total_steps=3, warmup_steps=0, learning_rate_list=[0.3])
     settings = replace(settings, route_training="logits")
-    recipe = settings.recipe(settings.configurations()[0], temperature=1.0)
+    recipe = settings.step_settings(settings.configurations()[0], temperature=1.0)
     stepper = Stepper(model, task_examples, recipe, Accelerator(cpu=True))
 
     def batch_of(step):
@@ -180,7 +180,7 @@ def test_a_learned_route_is_determined_by_the_seed_and_leaves_the_model_as_it_wa
     assert np.array_equal(first.route_LE, again.route_LE)
 
     assert (first.task, first.source, first.seen) == ("new", "learned", "labelled rows of one sample")
-    assert first.words == "route learned from 14 examples"
+    assert first.description == "route learned from 14 examples"
     assert first.route_LE.dtype == np.float32
     assert_equal(dict(model.state_dict()), before)
     assert model.config.to_dict() == config

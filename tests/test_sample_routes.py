@@ -9,7 +9,7 @@ import torch
 from tiny_grids import QUICK, SAMPLES, TASK, by_sample, outcomes, results
 from tiny_runs import TRAIN_TASKS
 
-from routing_moe.finetuning.starting_model import Starts
+from routing_moe.finetuning.starting_model import StartingModels
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes
 from routing_moe.model.mixtures import load_mixture
@@ -113,7 +113,7 @@ def test_each_sample_is_routed_by_its_given_vector(grids, given):
     folder, vectors = given
     init_dir = grids.mixture("mixture_soft", **SOFT)
     settings = grids.settings("unused", moe_init=True, init_dir=init_dir, taskvecs=folder, **BOTH)
-    starts = Starts(settings, torch.device("cpu"))
+    starts = StartingModels(settings, torch.device("cpu"))
     mixture = load_mixture(init_dir / "best")
     mixture.eval()
     for sample in (FIRST, SECOND, FIRST):

@@ -79,8 +79,8 @@ def test_each_task_gets_its_vector_with_its_source(make_model, tmp_path):
 
     choices = chosen(["a", "b", "d", "x"], "auto")
     assert [c.neighbour for c in choices] == [None, None, "c", "a"]
-    assert choices[1].words == "stored vector"
-    assert choices[2].words == "vector of c (nearest by text, cosine 0.99)"
+    assert choices[1].description == "stored vector"
+    assert choices[2].description == "vector of c (nearest by text, cosine 0.99)"
     assert [choice.row for choice in choices] == [0, 1, 2, 0]
     assert_equal(dict(model.state_dict()), before)
     (choice,) = chosen(["b"], "nearest")
@@ -151,7 +151,7 @@ def test_only_the_vector_is_learned_and_a_seed_determines_it(fields, make_model,
     assert [p.requires_grad for p in model.parameters()] == graded
     assert not any(p.grad is not None for p in model.parameters())
     assert not model.training
-    assert first.words == "vector learned from 14 examples"
+    assert first.description == "vector learned from 14 examples"
 
 
 def test_learning_reduces_the_loss_on_the_examples(make_model, examples):

@@ -26,7 +26,7 @@ from dataloader.building.raw_file import RawFile
 Row = dict  # column -> value
 TextOf = str | Callable[[Row], str]
 Examples = list[tuple]  # (input, output) or (input, output, options)
-Cut = Callable[[list, list | None], tuple[list, list]]  # rows of both splits -> (pool, test)
+SplitRule = Callable[[list, list | None], tuple[list, list]]  # rows of both splits -> (pool, test)
 
 SEED = 42  # of every draw that is the same for all samples
 SAMPLES = (100, 13, 21, 42, 87)  # the published seeds
@@ -121,8 +121,8 @@ class Recipe:
     keep: whether a row is used; None: all are.
     prepare: makes the rows of a split from those of the data set, with a generator seeded with SEED: merges
         rows, or draws an order of options. It is applied after `keep`. None: no change.
-    cut: makes the pool of few-shot rows and the test rows from the rows of the splits; None: all rows of two
-        splits, `eighty_twenty` of one.
+    split_rule: makes the pool of few-shot rows and the test rows from the rows of the splits; None: all rows
+        of two splits, `eighty_twenty` of one.
     options: the answers to choose from; the task's files are then JSON lines.
     metric: name of the task's metric; None: that of the published gym.
     terms: conditions of use to be named when the data is downloaded; "": none are known.
@@ -138,7 +138,7 @@ class Recipe:
     splits: tuple[str, ...] = ("train", "validation")
     keep: Callable[[Row], bool] | None = None
     prepare: Callable[[Iterable[Row], np.random.RandomState], Iterable[Row]] | None = None
-    cut: Cut | None = None
+    split_rule: SplitRule | None = None
     options: Callable[[Row], Sequence[str]] | None = None
     metric: str | None = None
     terms: str = ""
@@ -156,9 +156,9 @@ class Recipe:
 
     def pool_and_test(self, rows: list, test: list | None = None) -> tuple[list, list]:
         """Returns the pool of few-shot rows and the test rows. test: rows of the second split, if any."""
-        if self.cut is None:
+        if self.split_rule is None:
             return (rows, test) if test is not None else eighty_twenty(rows, None)
-        return self.cut(rows, test)
+        return self.split_rule(rows, test)
 
 
 def render(text: TextOf, row: Row) -> str:
@@ -189,19 +189,19 @@ def shuffled(rows: list, seed: int) -> list:
     return [rows[index] for index in order]
 
 
-def test_share(share: float) -> Cut:
-    """Returns the cut of two splits that keeps a random share of the test split."""
+def test_share(share: float) -> SplitRule:
+    """Returns the rule for two splits that keeps a random share of the test split."""
     return lambda rows, test: (rows, shuffled(test, SEED)[: int(share * len(test))])
 
 
-def one_split(pool: Callable[[int], slice], test: Callable[[int], slice]) -> Cut:
-    """Returns the cut of a single split: slices of its shuffled rows, whose number the functions receive."""
+def one_split(pool: Callable[[int], slice], test: Callable[[int], slice]) -> SplitRule:
+    """Returns the rule for a single split: slices of its shuffled rows. The functions get their number."""
 
-    def cut(rows: list, _: list | None) -> tuple[list, list]:
+    def divided(rows: list, _: list | None) -> tuple[list, list]:
         order = shuffled(rows, SEED)
         return order[pool(len(order))], order[test(len(order))]
 
-    return cut
+    return divided
 
 
 eighty_twenty = one_split(lambda n: slice(int(0.8 * n)), lambda n: slice(int(0.8 * n), None))

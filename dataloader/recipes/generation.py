@@ -84,7 +84,7 @@ def eli5(subreddit: str) -> Recipe:
         f"eli5-{subreddit}",
         Hub("defunct-datasets/eli5"),
         splits=(f"train_{subreddit}", f"validation_{subreddit}"),
-        cut=test_share(0.1),
+        split_rule=test_share(0.1),
         input=lambda row: clean(f"{row['title']} [SEP] {row['selftext']}"),
         output=lambda row: tabs(map(clean, row["answers"]["text"])),
         gone=True,
@@ -184,7 +184,7 @@ RECIPES = [
         Hub("michaelauli/wiki_bio"),
         splits=("train", "val"),
         keep=same_length,
-        cut=test_share(0.01),
+        split_rule=test_share(0.01),
         input=lambda row: (
             f"{row['input_text']['context'].strip()} [SEP] {table_rows(row['input_text']['table'])}"
         ),
@@ -210,7 +210,7 @@ RECIPES = [
         Hub("facebook/empathetic_dialogues"),
         keep=lambda row: "hit:" not in row["utterance"],
         prepare=merge_replies,
-        cut=test_share(0.2),
+        split_rule=test_share(0.2),
         input="{prompt}",
         output=lambda row: tabs(row["replies"]),
         terms="CC BY-NC 4.0: non-commercial use",

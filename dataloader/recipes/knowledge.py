@@ -172,6 +172,6 @@ RECIPES = [
     lama(
         "trex",
         text=filled_template,
-        cut=one_split(lambda n: slice(int(0.8 * n)), lambda n: slice(int(0.99 * n), None)),
+        split_rule=one_split(lambda n: slice(int(0.8 * n)), lambda n: slice(int(0.99 * n), None)),
     ),
 ]

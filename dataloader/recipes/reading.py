@@ -84,7 +84,7 @@ RECIPES = [
             f"question: {no_line_feeds(row['title'])} context: {no_line_feeds(row['abstract'])}"
         ),
         output="{answer}",
-        cut=test_share(0.1),
+        split_rule=test_share(0.1),
     ),
     text_to_text(
         "duorc",

@@ -102,7 +102,7 @@ RECIPES = [
     classification(
         "discovery",
         Hub("sileod/discovery", "discovery"),
-        cut=test_share(0.1),
+        split_rule=test_share(0.1),
         input="sentence 1: {sentence1} [SEP] sentence 2: {sentence2}",
         output=word("label", *CONNECTIVES),
     ),

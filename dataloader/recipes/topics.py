@@ -110,7 +110,7 @@ RECIPES = [
         "dbpedia_14",
         Hub("fancyzhx/dbpedia_14"),
         splits=("train", "test"),
-        cut=test_share(0.05),
+        split_rule=test_share(0.05),
         input=lambda row: clean(row["content"]),
         output=word("label", *DBPEDIA_CLASSES),
     ),

@@ -126,14 +126,14 @@ class Ablation:
         """Returns one set for each expert of each layer with experts."""
         return [((row, e),) for row in self.config.routed_rows for e in range(self.config.num_experts)]
 
-    def singles(self, words: tuple[str, ...]) -> list[ExpertSet]:
+    def singles(self, names: tuple[str, ...]) -> list[ExpertSet]:
         """Returns the experts that --experts names, each alone. Raises InputError for an unknown one."""
         by_name = {self.name(experts): experts for experts in self.all_experts()}
-        if words in (("all",), ("none",)):
-            return list(by_name.values()) if words == ("all",) else []
-        if unknown := [word for word in words if word not in by_name]:
+        if names in (("all",), ("none",)):
+            return list(by_name.values()) if names == ("all",) else []
+        if unknown := [word for word in names if word not in by_name]:
             raise InputError(f"--experts {unknown[0]}: give all, none, or some of {', '.join(by_name)}")
-        return [by_name[word] for word in dict.fromkeys(words)]
+        return [by_name[word] for word in dict.fromkeys(names)]
 
     def changed(self, experts: ExpertSet) -> list[str]:
         """Returns tasks whose routes change without these experts; other tasks keep their scores."""

@@ -17,7 +17,7 @@ import pandas as pd
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.permutations import ROUNDING, permutation_test
 from routing_moe.analysis.runs import ExplainedRun
-from routing_moe.analysis.saved_routes import Routes, expert_name
+from routing_moe.analysis.saved_routes import SavedRoutes, expert_name
 from routing_moe.results.markdown import markdown_table, whole
 from routing_moe.results.statistics import benjamini_yekutieli
 
@@ -30,7 +30,7 @@ COLUMNS = ["layer", "expert", "feature", "r", "p", "q_by", "tasks", "with_featur
 
 
 def correlate(
-    routes: Routes, features: Features, permutations: int = PERMUTATIONS, seed: int = 0
+    routes: SavedRoutes, features: Features, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> pd.DataFrame:
     """Returns a row for each (layer, expert) and feature, sorted by p.
 

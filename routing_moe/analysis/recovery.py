@@ -22,7 +22,7 @@ from routing_moe.analysis.features import Features
 from routing_moe.analysis.permutations import permutation_test
 from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.runs import read_runs
-from routing_moe.analysis.saved_routes import Routes
+from routing_moe.analysis.saved_routes import SavedRoutes
 from routing_moe.model.configuration import Mixture
 from routing_moe.model.route_clusters import average_linkage
 from routing_moe.results.markdown import markdown_table, whole
@@ -39,7 +39,7 @@ COLUMNS = ["kind", "tasks", "labels", "clusters", "ami", "mantel_r", "mantel_p"]
 
 
 def recovery_table(
-    routes: Routes, features: Features, permutations: int = PERMUTATIONS, seed: int = 0
+    routes: SavedRoutes, features: Features, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> pd.DataFrame:
     """Returns a row for each kind of features: labels, adjusted mutual information, Mantel's r with p and q.
 

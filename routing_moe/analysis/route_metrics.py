@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import entr
 
 from dataloader.ontology import UNCATEGORISED, Ontology
-from routing_moe.analysis.saved_routes import History, Routes
+from routing_moe.analysis.saved_routes import History, SavedRoutes
 from routing_moe.model.route_clusters import average_linkage
 
 ALL = "all"  # in place of a layer: the mean over layers
@@ -87,13 +87,13 @@ def layer_measures(layers: Sequence[str], values_NLE: np.ndarray) -> pd.DataFram
     return pd.DataFrame(measures)
 
 
-def layer_table(routes: Routes) -> pd.DataFrame:
+def layer_table(routes: SavedRoutes) -> pd.DataFrame:
     """Returns `layer_measures` with the load of each expert, load_0, ..."""
     loads = {f"load_{expert}": loads_L for expert, loads_L in enumerate(load(routes.values_NLE).T)}
     return layer_measures(routes.layers, routes.values_NLE).assign(**loads)
 
 
-def summary(routes: Sequence[Routes]) -> pd.DataFrame:
+def summary(routes: Sequence[SavedRoutes]) -> pd.DataFrame:
     """Returns a row per run: means over its layers."""
     rows = {}
     for run in routes:
@@ -128,7 +128,9 @@ def dynamics_table(history: History) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[columns]
 
 
-def neighbour_table(routes: Routes, alike_NN: np.ndarray, ontology: Ontology, count: int) -> pd.DataFrame:
+def neighbour_table(
+    routes: SavedRoutes, alike_NN: np.ndarray, ontology: Ontology, count: int
+) -> pd.DataFrame:
     """Returns the `count` tasks with the most similar routes for each task; ties keep the order of tasks.
 
     alike_NN: overlap of each pair of routes. same_category: 1 or 0, empty if a category is unknown.

@@ -12,7 +12,7 @@ import numpy as np
 from dataloader.errors import in_short
 from dataloader.ontology import ONTOLOGY_FILE, UNCATEGORISED, Ontology, ontology_path
 from routing_moe.analysis.features import OWN_FEATURES, Features, features_of
-from routing_moe.analysis.saved_routes import Routes, load_routes
+from routing_moe.analysis.saved_routes import SavedRoutes, load_routes
 from routing_moe.io.files import distinct_paths, distinct_tails
 from routing_moe.io.hub import folder_of_run
 from routing_moe.io.run_folder import load_run_settings
@@ -24,7 +24,7 @@ class ExplainedRun:
 
     place: Path
     settings: dict  # of run.json; {} where there is none
-    routes: Routes
+    routes: SavedRoutes
     ontology: Ontology
     features: Features
 

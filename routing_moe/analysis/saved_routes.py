@@ -3,8 +3,9 @@
     routes = load_routes("models/moe")               # at the step of the best dev score
     history = load_history("models/moe")             # at every evaluation
 
-Only layers with experts are kept, named "enc 0" or "dec 2" in `Routes.layers`: the rows of vanilla layers,
-which no model reads, are in no picture and no statistic. N tasks, L layers with experts, E experts, S steps.
+Only layers with experts are kept, named "enc 0" or "dec 2" in `SavedRoutes.layers`: the rows of vanilla
+layers, which no model reads, are in no picture and no statistic. N tasks, L layers with experts, E experts,
+S steps.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ KINDS = {"soft": "route.npy", "soft_t1": "route_t1.npy", "chosen": "route.npy"}
 
 
 @dataclass(frozen=True, eq=False)
-class Routes:
+class SavedRoutes:
     """Routes of some tasks: `values_NLE[n, l]` are the weights of tasks[n] for the experts of layers[l]."""
 
     name: str  # of the run, for titles and tables
@@ -52,7 +53,7 @@ class Routes:
         """The name, with the step if there is one."""
         return self.name if self.step is None else f"{self.name}, step {self.step}"
 
-    def of(self, tasks: Sequence[str]) -> Routes:
+    def of(self, tasks: Sequence[str]) -> SavedRoutes:
         """Returns the routes of these tasks, in this order. Raises KeyError for an unknown task."""
         row = {task: n for n, task in enumerate(self.tasks)}
         return replace(self, tasks=tuple(tasks), values_NLE=self.values_NLE[[row[task] for task in tasks]])
@@ -60,7 +61,7 @@ class Routes:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """Routes over training: `values_SNLE[s]` are those at step `steps[s]`."""
+    """SavedRoutes over training: `values_SNLE[s]` are those at step `steps[s]`."""
 
     name: str
     tasks: tuple[str, ...]
@@ -73,7 +74,7 @@ class History:
         return replace(self, tasks=tuple(tasks), values_SNLE=self.values_SNLE[:, rows])
 
 
-def load_routes(place: str | Path, step: int | str = "best", kind: str = "soft") -> Routes:
+def load_routes(place: str | Path, step: int | str = "best", kind: str = "soft") -> SavedRoutes:
     """Returns routes of the train tasks of a run, or of the tasks of a checkpoint, as one of KINDS.
 
     place: a run folder with `<step>-steps/route.npy`, or a folder with a checkpoint, which is loaded.
@@ -92,7 +93,7 @@ def load_routes(place: str | Path, step: int | str = "best", kind: str = "soft")
         raise InputError(f"--step {step}: {place} has {in_short(known, 10)}{guess}")
     tasks, values_NLE = _read_step(place / f"{number}-steps", kind)
     rows, layers = layers_with_experts(place, values_NLE.shape[1])
-    return Routes(run_name(place), tasks, layers, values_NLE[:, rows], int(number), kind)
+    return SavedRoutes(run_name(place), tasks, layers, values_NLE[:, rows], int(number), kind)
 
 
 def load_history(run: str | Path, kind: str = "soft") -> History:
@@ -185,7 +186,7 @@ def chosen_experts(values_NLE: np.ndarray) -> np.ndarray:
     return np.eye(values_NLE.shape[2])[values_NLE.argmax(axis=2)]
 
 
-def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
+def _routes_of_checkpoint(place: Path, kind: str) -> SavedRoutes:
     """Returns routes of the trained tasks if they are known, else of all tasks whose vector is not random."""
     from routing_moe.checkpoints.find import find_mixture
 
@@ -199,7 +200,7 @@ def _routes_of_checkpoint(place: Path, kind: str) -> Routes:
     return routes_of_model(mixture.load(), tasks, kind, run_name(mixture.checkpoint))
 
 
-def routes_of_model(model, tasks: Sequence[str], kind: str = "soft", name: str = "") -> Routes:
+def routes_of_model(model, tasks: Sequence[str], kind: str = "soft", name: str = "") -> SavedRoutes:
     """Returns the routes of tasks of a loaded model, as one of KINDS."""
     import torch  # takes seconds; most commands read arrays only
 
@@ -209,4 +210,4 @@ def routes_of_model(model, tasks: Sequence[str], kind: str = "soft", name: str =
         values_NLE = model.expected_routes(list(tasks), temperature).double().cpu().numpy()
     values_NLE = values_NLE[:, config.routed_rows]
     values_NLE = chosen_experts(values_NLE) if kind == "chosen" else values_NLE
-    return Routes(name, tuple(tasks), config.row_names, values_NLE, kind=kind)
+    return SavedRoutes(name, tuple(tasks), config.row_names, values_NLE, kind=kind)

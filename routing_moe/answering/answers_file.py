@@ -102,7 +102,7 @@ def keep_meta(routed, task: RoutedTask, settings: AnswerSettings, template: str 
         "answers": Path(settings.output_file).name,
         "inputs": STDIN if settings.inputs == STDIN else f"sha256 {sha256(settings.inputs)}",
         "task": task.name,
-        "route": task.words,
+        "route": task.description,
         "seen": task.seen,
         "experts": task.experts,
         "template": template,

@@ -115,7 +115,7 @@ def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
     content = README.format(
         what=what,
         name=task.name,
-        route=task.words,
+        route=task.description,
         seen=task.seen,
         source=source.replace("\n", "\\n"),
         options=options,

@@ -65,7 +65,7 @@ class RoutedTask:
 
     name: str
     route_LE: object
-    words: str
+    description: str
     seen: str
     encoder_rows: int
     model: str
@@ -87,7 +87,7 @@ class RoutedTask:
 
     def __str__(self) -> str:
         experts = "; ".join(f"{side} {' '.join(map(str, rows))}" for side, rows in self.experts.items())
-        found = f"{self.name}: {self.words}; has seen of the task: {self.seen}"
+        found = f"{self.name}: {self.description}; has seen of the task: {self.seen}"
         return f"{found}\n  experts: {experts}" if experts else found
 
 

@@ -158,8 +158,8 @@ class Routed:
             route_LE, seen = torch.ones(config.num_layers, 1), seen_when_stored(config, name)
             return self._task(name, route_LE, "none: one expert", seen)
         if self.model.source.reads_inputs and vectors is None and route is None and examples is None:
-            words = f"{config.route_source} routes, of each text"
-            return self._task(name, None, words, seen_when_stored(config, name))
+            description = f"{config.route_source} routes, of each text"
+            return self._task(name, None, description, seen_when_stored(config, name))
         if inputs is not None and not config.routes_by_task:
             how = f"{self.place} has {config.route_source} routes, which no texts determine"
             raise InputError(f"{how}; leave --like and inputs= out")
@@ -178,10 +178,10 @@ class Routed:
         choice = chooser.choose(name) if inputs is None else self._nearest(name, texts, gym, chooser)
         # Experts that were trained on the task have seen more than what its route is based on.
         seen = seen_together(choice.seen, config.weights_seen.get(name, NOTHING))
-        return self._task(name, chooser.route(choice), choice.words, seen)
+        return self._task(name, chooser.route(choice), choice.description, seen)
 
-    def _task(self, name: str, route_LE: torch.Tensor | None, words: str, seen: str) -> RoutedTask:
-        return RoutedTask(name, route_LE, words, seen, self.model.config.encoder_rows, str(self.place))
+    def _task(self, name: str, route_LE: torch.Tensor | None, description: str, seen: str) -> RoutedTask:
+        return RoutedTask(name, route_LE, description, seen, self.model.config.encoder_rows, str(self.place))
 
     def _own(self, task: RoutedTask | str) -> RoutedTask:
         """Returns the task, looked up if a name is given. Raises InputError for a task of another model."""

@@ -15,7 +15,7 @@ from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Gym
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.flags import flags_of, value_problems
-from routing_moe.config.shared import Recipe, TextFlags, text_problems, text_settings, trained_texts
+from routing_moe.config.shared import StepSettings, TextFlags, text_problems, text_settings, trained_texts
 from routing_moe.config.train import TrainSettings, learning_rate_of
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.files import new_folder_problems
@@ -37,17 +37,17 @@ def train(
     """Trains a mixture on the train files of a gym's tasks, in place, and saves it to a new folder.
 
     tasks: those of the model (None), or some of them; vectors of others then count as random, unless
-    `config.vectors_seen` says what they are based on. settings: fields of `Recipe` (total_steps,
+    `config.vectors_seen` says what they are based on. settings: fields of `StepSettings` (total_steps,
     learning_rate, ...) and flags of texts (max_input_length, ...). Rates and temperature are by default those
     of `routing-moe train`. Raises InputError.
     """
-    known = {field.name for cls in (Recipe, TextFlags) for field in dataclasses.fields(cls)}
+    known = {field.name for cls in (StepSettings, TextFlags) for field in dataclasses.fields(cls)}
     if unknown := sorted(set(settings) - known):
         raise InputError(f"{unknown[0]!r} is no setting of training{did_you_mean(unknown[0], known)}")
-    names = {field.name for field in dataclasses.fields(Recipe)}
+    names = {field.name for field in dataclasses.fields(StepSettings)}
     usual = {name: getattr(TrainSettings, name) for name in OF_COMMAND}
     usual["learning_rate"] = learning_rate_of(model.config.expert_kind)
-    recipe = Recipe(**usual | {name: value for name, value in settings.items() if name in names})
+    step_settings = StepSettings(**usual | {name: value for name, value in settings.items() if name in names})
     given = {name: value for name, value in settings.items() if name not in names}
     texts = TextFlags(**trained_texts(model.config.text_settings, given) | given)
     tasks = list(tasks or model.config.task_names)
@@ -66,8 +66,8 @@ def train(
         {name: row for row, name in enumerate(model.config.task_names)},
     )
     accelerator = make_accelerator(mixed_precision)
-    stepper = Stepper(model.to(accelerator.device), examples, recipe, accelerator)
-    for _ in stepper.run(recipe.total_steps, quiet=False):
+    stepper = Stepper(model.to(accelerator.device), examples, step_settings, accelerator)
+    for _ in stepper.run(step_settings.total_steps, quiet=False):
         pass
     config = model.eval().config
     config.text_settings = text_settings(texts)

@@ -51,8 +51,8 @@ COMMANDS |= {"conflict-gym bart": "task.conflict_gym.bart"}
 del COMMANDS["vectors"]  # alone it is no command
 
 
-class Parser(argparse.ArgumentParser):
-    """Parser of the first word of a command line. groups: {title: words}. modules: {word: module}."""
+class CommandsParser(argparse.ArgumentParser):
+    """Parser of a command's name. groups: {title: names, separated by spaces}. modules: {name: module}."""
 
     def __init__(self, program: str, metavar: str, groups: dict, modules: dict, description: str):
         formatter = argparse.RawDescriptionHelpFormatter
@@ -62,16 +62,16 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("flags", nargs=argparse.REMAINDER, help="its flags; --help lists them")
 
     def format_help(self) -> str:
-        """Lists the words, each with the first line of its module's docstring."""
+        """Lists the names, each with the first line of its module's docstring."""
         lines = []
-        for title, words in self.groups.items():
+        for title, names in self.groups.items():
             lines += ["", f"{title}:"]
-            lines += [f"  {word:20}{docstring(self.modules[word]).splitlines()[0]}" for word in words.split()]
+            lines += [f"  {name:20}{docstring(self.modules[name]).splitlines()[0]}" for name in names.split()]
         return "\n".join([super().format_help().rstrip(), *lines, ""])
 
-    def chosen(self, words: list[str]) -> tuple[str, list[str]]:
-        """Returns the word and its flags. Exits as argparse does for --help and unknown words."""
-        typed = self.parse_args(words or ["--help"])
+    def chosen(self, arguments: list[str]) -> tuple[str, list[str]]:
+        """Returns the name and its flags. Exits as argparse does for --help and unknown names."""
+        typed = self.parse_args(arguments or ["--help"])
         word = typed.word.replace("_", "-")
         known = " ".join(self.groups.values()).split()
         if word not in known:
@@ -81,12 +81,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    name, flags = Parser(NAME, "COMMAND", GROUPS, ELSEWHERE | COMMANDS, __doc__).chosen(words)
+    arguments = sys.argv[1:] if argv is None else argv
+    name, flags = CommandsParser(NAME, "COMMAND", GROUPS, ELSEWHERE | COMMANDS, __doc__).chosen(arguments)
     if name == "vectors":
         description = docstring(VECTORS).splitlines()[0]
         methods = {"methods": " ".join(METHODS)}
-        parser = Parser(f"{NAME} vectors", "METHOD", methods, METHODS, description)
+        parser = CommandsParser(f"{NAME} vectors", "METHOD", methods, METHODS, description)
         method, flags = parser.chosen(flags)
         name = f"vectors {method}"
     elif flags and f"{name} {flags[0]}" in COMMANDS:

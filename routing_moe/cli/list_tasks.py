@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def list_tasks(settings: ListTasksSettings) -> None:
-    print("\n".join(tasks_named(settings.words, settings.split, settings.gym)))
+    print("\n".join(tasks_named(settings.names, settings.split, settings.gym)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import ClassVar
 from routing_moe.config.choices import MEASURES, ROUTE_TRAININGS, VECTOR_SOURCES
 from routing_moe.config.flags import AT_LEAST_1, NEVER, NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, group
 from routing_moe.config.plugins import load_plugin
-from routing_moe.config.shared import BART_BASE, OPTIMISATION, Recipe, RunFlags, Start, recipe_of
+from routing_moe.config.shared import BART_BASE, OPTIMISATION, RunFlags, Start, StepSettings, step_settings_of
 
 DATA = group("data")
 START = group("where fine-tuning starts")
@@ -146,10 +146,10 @@ class FinetuneSettings(RunFlags):
             lists[name] = getattr(self, name) or ([value] if value is not None else usual[name])
         return replace(self, **lists)
 
-    def recipe(self, configuration: Configuration, temperature: float) -> Recipe:
-        """Returns the recipe of a configuration's steps, at a constant temperature of the routes."""
+    def step_settings(self, configuration: Configuration, temperature: float) -> StepSettings:
+        """Returns the settings of a configuration's steps, at a constant temperature of the routes."""
         vectors = {"vector": self.task_model_lr, "router": self.task_model_lr, "logits": configuration.lr}
-        return recipe_of(
+        return step_settings_of(
             self,
             learning_rate=configuration.lr,
             router_lr=self.router_lr if self.route_training == "router" else 0.0,

@@ -1,4 +1,4 @@
-"""Flags that several commands share, and the recipe of an optimizer step."""
+"""Flags that several commands share, and the settings of an optimizer step."""
 
 import math
 import re
@@ -185,7 +185,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class StepSettings:
     """What an optimizer step depends on, besides model and data. A learning rate of 0 freezes its part."""
 
     learning_rate: float = 1e-5
@@ -226,7 +226,7 @@ def last_step(settings, n_examples: int, step_size: int) -> int:
     return min(settings.total_steps, math.ceil(settings.num_train_epochs * n_examples / step_size))
 
 
-def recipe_of(settings, **others) -> Recipe:
-    """Returns the recipe with the values of the settings' fields of the same names, and with `others`."""
-    names = {field.name for field in fields(Recipe)} & {field.name for field in fields(settings)}
-    return Recipe(**{name: getattr(settings, name) for name in names} | others)
+def step_settings_of(settings, **others) -> StepSettings:
+    """Returns the settings with the values of the settings' fields of the same names, and with `others`."""
+    names = {field.name for field in fields(StepSettings)} & {field.name for field in fields(settings)}
+    return StepSettings(**{name: getattr(settings, name) for name in names} | others)

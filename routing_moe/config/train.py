@@ -29,10 +29,10 @@ from routing_moe.config.shared import (
     BART_BASE,
     OPTIMISATION,
     TEXT_SETTINGS,
-    Recipe,
     RunFlags,
     Start,
-    recipe_of,
+    StepSettings,
+    step_settings_of,
     trained_texts,
     without_permutation,
 )
@@ -211,9 +211,9 @@ class TrainSettings(RunFlags):
         return self.predict_max_examples or self.examples_per_file
 
     @property
-    def recipe(self) -> Recipe:
+    def step_settings(self) -> StepSettings:
         """What a step depends on."""
-        return recipe_of(self, warmup_steps=self.warmup_steps)
+        return step_settings_of(self, warmup_steps=self.warmup_steps)
 
     @property
     def trains_router(self) -> bool:

@@ -30,14 +30,14 @@ SIZES = {"cpu": 32, "cuda": 128}  # of batches, by the kind of device, as --pred
 
 
 @dataclass(frozen=True, eq=False)
-class Routes:
+class ExampleRoutes:
     """The routes of N examples: that of example i is `rows_KLE[which_N[i]]`."""
 
     rows_KLE: Tensor
     which_N: np.ndarray
 
     @classmethod
-    def of_files(cls, routes: list[Tensor], sizes: list[int]) -> "Routes":
+    def of_files(cls, routes: list[Tensor], sizes: list[int]) -> "ExampleRoutes":
         """Returns routes from those of each file: one of its task (1, L, E), or one of each example."""
         starts = np.cumsum([0, *map(len, routes)])
         which = [
@@ -51,12 +51,12 @@ class Routes:
         return self.rows_KLE[torch.from_numpy(self.which_N[indices])]
 
 
-def draws_of(model, pool: Pool, decoding: Decoding, accelerator: Accelerator) -> list[Routes]:
+def draws_of(model, pool: Pool, decoding: Decoding, accelerator: Accelerator) -> list[ExampleRoutes]:
     """Returns the routes of all examples for each draw (usually one), the same in all processes."""
 
-    def drawn() -> list[Routes]:
+    def drawn() -> list[ExampleRoutes]:
         by_file = [routes_of_file(model, file, decoding) for file in pool.files]
-        return [Routes.of_files(list(routes), pool.sizes) for routes in zip(*by_file, strict=True)]
+        return [ExampleRoutes.of_files(list(routes), pool.sizes) for routes in zip(*by_file, strict=True)]
 
     if decoding.sampled_routes and accelerator.num_processes > 1:
         sampled = on_main(accelerator, lambda: [replace(r, rows_KLE=r.rows_KLE.cpu()) for r in drawn()])
@@ -108,7 +108,9 @@ class Batch:
     cost: int
 
 
-def answering_batches(model, pool: Pool, draws: list[Routes], decoding: Decoding, size: int) -> list[Batch]:
+def answering_batches(
+    model, pool: Pool, draws: list[ExampleRoutes], decoding: Decoding, size: int
+) -> list[Batch]:
     """Returns the batches to answer all examples, for each draw of routes. size: as --predict_batch_size."""
     kinds = [(False, np.arange(len(pool)))]
     if decoding.scoring == "rank":
@@ -128,7 +130,7 @@ def answering_batches(model, pool: Pool, draws: list[Routes], decoding: Decoding
 
 
 def loss_batches(
-    model, examples: EncodedExamples, draws: list[Routes], size: int | None = None
+    model, examples: EncodedExamples, draws: list[ExampleRoutes], size: int | None = None
 ) -> list[Batch]:
     """Returns the batches to compute the losses of all examples, for each draw of routes; the longest first.
 
@@ -160,7 +162,7 @@ def enough_for_plain(model, together: float) -> float:
 
 
 def by_route(
-    model, routes: Routes, members: np.ndarray, enough: float
+    model, routes: ExampleRoutes, members: np.ndarray, enough: float
 ) -> list[tuple[Tensor | None, np.ndarray]]:
     """Returns pairs of a route (L, E) and the members that its plain BART answers.
 
@@ -189,7 +191,7 @@ def by_route(
 
 
 def run_batches(
-    model, batches: Iterable[Batch], draws: list[Routes], run: Callable[..., list]
+    model, batches: Iterable[Batch], draws: list[ExampleRoutes], run: Callable[..., list]
 ) -> Iterator[tuple[Batch, list]]:
     """Yields each batch with its results: run(bart, indices, routes (b, L, E)) gives one for each example.
 

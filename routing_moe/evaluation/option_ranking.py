@@ -121,8 +121,8 @@ def positions(mask_BS: Tensor) -> Tensor:
 
 def encoded(bart, batch: dict[str, Tensor], routes_BLE: Tensor | None, autocast: Callable) -> Tensor:
     """Returns the encoder's states (B, S, D) of a batch; arguments as for `option_scores`."""
-    along = nullcontext({}) if routes_BLE is None else bart.along(bart.plan_routes(routes_BLE))
-    with torch.no_grad(), autocast(), along as plan:
+    routed = nullcontext({}) if routes_BLE is None else bart.using_routes(bart.plan_routes(routes_BLE))
+    with torch.no_grad(), autocast(), routed as plan:
         return bart.get_encoder()(**batch, **plan)[0]
 
 

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from dataloader.encoding import EncodedExamples
 from dataloader.progress import ProgressBar
-from routing_moe.evaluation.batches import Routes, batch_size, draws_of, loss_batches, own_share, run_batches
+from routing_moe.evaluation.batches import (
+    ExampleRoutes,
+    batch_size,
+    draws_of,
+    loss_batches,
+    own_share,
+    run_batches,
+)
 from routing_moe.evaluation.option_ranking import losses_of
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, batch_of
 
@@ -39,7 +46,9 @@ def losses_along(
     model, examples: EncodedExamples, routes_KLE: Tensor, accelerator: Accelerator
 ) -> np.ndarray:
     """Returns the losses (R, K) float64 of R examples along each of K routes."""
-    draws = [Routes(route_LE[None], np.zeros(len(examples), dtype=np.int64)) for route_LE in routes_KLE]
+    draws = [
+        ExampleRoutes(route_LE[None], np.zeros(len(examples), dtype=np.int64)) for route_LE in routes_KLE
+    ]
     return _losses(model, examples, draws, accelerator, desc="losses along routes", quiet=True)[0].T.numpy()
 
 
@@ -47,7 +56,7 @@ def losses_of_tasks(
     model, examples: EncodedExamples, routes_NLE: Tensor, accelerator: Accelerator, desc: str
 ) -> np.ndarray:
     """Returns the losses (R,) float64 of R examples, each along the route of its task; as `losses_along`."""
-    draws, quiet = [Routes(routes_NLE, examples.task_ids_N)], not accelerator.is_local_main_process
+    draws, quiet = [ExampleRoutes(routes_NLE, examples.task_ids_N)], not accelerator.is_local_main_process
     return _losses(model, examples, draws, accelerator, desc=desc, quiet=quiet)[0][0].numpy()
 
 
@@ -55,7 +64,7 @@ def losses_of_tasks(
 def _losses(
     model,
     examples: EncodedExamples,
-    draws: list[Routes],
+    draws: list[ExampleRoutes],
     accelerator: Accelerator,
     desc: str,
     quiet: bool,

@@ -23,7 +23,7 @@ from dataloader.metrics import evaluate
 from dataloader.options import option_metric
 from dataloader.progress import ProgressBar
 from routing_moe.evaluation.batches import (
-    Routes,
+    ExampleRoutes,
     answering_batches,
     batch_size,
     draws_of,
@@ -108,7 +108,7 @@ def answer(
     model.eval()
     pool = Pool(files)
     if alone:
-        draws = [Routes.of_files([routes[file.task] for file in files], pool.sizes)]
+        draws = [ExampleRoutes.of_files([routes[file.task] for file in files], pool.sizes)]
     else:
         draws = draws_of(model, pool, decoding, accelerator)
     batches = answering_batches(model, pool, draws, decoding, batch_size(model, decoding))

@@ -100,7 +100,7 @@ def encoder_states(model) -> StatesOf:
     def states_of(input_ids_BS: Tensor, attention_mask_BS: Tensor) -> Tensor:
         running = nullcontext({})
         if isinstance(model, RoutingModel):
-            running = model.along(model.plan_routes(average(model, input_ids_BS)))
+            running = model.using_routes(model.plan_routes(average(model, input_ids_BS)))
         was_training = model.training
         model.eval()
         with running as plan:

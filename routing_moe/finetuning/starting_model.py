@@ -40,7 +40,7 @@ TRAINED |= {"router": "router and vector trained"}
 WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
 
 
-class Starts:
+class StartingModels:
     """Loads the start once; returns the model that the configurations of a sample start from."""
 
     def __init__(self, settings: FinetuneSettings, device: torch.device):
@@ -123,8 +123,8 @@ def kept_tasks(settings: FinetuneSettings, config) -> list[str]:
 
 
 def are_equal(choices: Collection[TaskChoice]) -> bool:
-    """Returns whether all choices are the same, with the same words."""
-    texts = {(choice.words, choice.seen) for choice in choices}
+    """Returns whether all choices are the same, with the same description."""
+    texts = {(choice.description, choice.seen) for choice in choices}
     values = [choice.route_LE if choice.vector_D is None else choice.vector_D for choice in choices]
     same_rows = len({choice.row for choice in choices}) <= 1
     return len(texts) <= 1 and same_rows and all(np.array_equal(value, values[0]) for value in values)
@@ -143,36 +143,36 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
     config.exploration_epsilon = 0.0  # exploration is for training on many tasks
     route_LE, has_no_rows = None, not (kind.reads_vectors or kind.is_stored)
     if has_no_rows:
-        words = WITHOUT_VECTOR.get(source, source)
+        description = WITHOUT_VECTOR.get(source, source)
         if kind.is_equal:
             size = config.num_layers, config.num_experts
             route_LE = torch.full(size, 1 / config.num_experts, device=mixture.device)
     elif choice is not None and choice.route_LE is not None:
         route_LE = torch.from_numpy(choice.route_LE).to(mixture.device, mixture.routing_dtype)
-        words = choice.words
+        description = choice.description
     elif kind.is_stored:
-        route_LE, words = task_route(mixture, task, settings.seed)
+        route_LE, description = task_route(mixture, task, settings.seed)
     else:  # the mixture is reduced to one task with this vector
         vector_1D = vector_of(mixture, choice).detach()[None].clone()
         mixture.task_vectors = TaskVectors.from_pretrained(vector_1D, freeze=False)
         config.task_names, config.random_vectors = [task], []
-        route_LE, words = mixture.routes_for([task])[0].detach(), choice.words
+        route_LE, description = mixture.routes_for([task])[0].detach(), choice.description
     if training is None:
         has_plain = route_LE is not None and mixture.has_plain_equivalent(route_LE[None])
         training = "plain" if has_plain else "fixed"
     if training in PLAIN:
         if training == "merged" and not config.has_lora:
             config.expert_mixing = "parameters"
-        return plain_of(mixture, route_LE), f"{words}; {PLAIN[training]}"
+        return plain_of(mixture, route_LE), f"{description}; {PLAIN[training]}"
     config.task_names = kept_tasks(settings, config)
     if training == "logits":
         mixture.use_table(route_logits(route_LE)[None])
     elif has_no_rows:
         mixture.use_routes(source)
-        return mixture, words
+        return mixture, description
     elif training == "fixed":
         mixture.use_routes("fixed", route_LE[None])
-    return mixture, f"{words}; {TRAINED[training]}"
+    return mixture, f"{description}; {TRAINED[training]}"
 
 
 def plain_of(mixture, route_LE: Tensor | None = None):

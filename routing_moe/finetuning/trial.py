@@ -17,7 +17,7 @@ from routing_moe.config.shared import last_step
 from routing_moe.evaluation.predictions import prediction_lines
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of, load_task_files
 from routing_moe.evaluation.scoring import predict
-from routing_moe.finetuning.starting_model import Starts
+from routing_moe.finetuning.starting_model import StartingModels
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.memory import peak_memory_gb
 from routing_moe.model.conversion import with_shared_parameters
@@ -71,7 +71,7 @@ class TrialRunner:
     def __init__(self, settings: FinetuneSettings):
         self.settings = settings
         load_plugin(settings.plugin)  # in a process of its own
-        self.starts = Starts(settings, make_accelerator(settings.mixed_precision).device)
+        self.starts = StartingModels(settings, make_accelerator(settings.mixed_precision).device)
         self.gym = Gym(settings.gym_dir, settings.skip_malformed)
         self._files: dict[tuple[str, str], TaskFile] = {}
         self._model = None
@@ -161,10 +161,10 @@ class Trial:
         """Trains until the last step, --wait_step evaluations without a better score, or divergence."""
         settings, configuration = self.settings, self.configuration
         examples = self.runner.file(configuration.prefix, "train").encoded
-        recipe = settings.recipe(configuration, self.model.config.router_temperature)
-        stepper = Stepper(self.model, examples, recipe, self.accelerator)
+        step_settings = settings.step_settings(configuration, self.model.config.router_temperature)
+        stepper = Stepper(self.model, examples, step_settings, self.accelerator)
         try:
-            self._take_steps(stepper, last_step(settings, len(examples), recipe.step_size))
+            self._take_steps(stepper, last_step(settings, len(examples), step_settings.step_size))
         finally:
             if self.steps_done:
                 cost = training_cost(stepper, self.steps_done, most=COST_STEPS)

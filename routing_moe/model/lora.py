@@ -1,7 +1,7 @@
 """Experts of low rank for the linear maps of any model of transformers, mixed by the route of a task.
 
 `injection.py` gives the linear maps of a model's layers E updates each. Nothing else of the model changes.
-`along` says which experts the examples of the calls in a block use.
+`using_routes` says which experts the examples of the calls in a block use.
 
 Mixing products: a linear map is W x + s * sum over e of route[b, l, e] * B_e A_e x, with matrices A_e (r,
 D_in) and B_e (D_out, r), and s = lora_alpha / r (LoRA: Hu et al. 2021, arXiv 2106.09685). Mixing factors
@@ -62,20 +62,20 @@ class LoraPlan:
         chosen_BLK = known_BLE.abs().topk(most, dim=-1).indices
         return cls(routes_BLE, sent(chosen_BLK, routes_BLE.device))
 
-    def layer(self, rows: slice) -> "Mix":
+    def layer(self, rows: slice) -> "ActiveExperts":
         """Returns the part of the layer with these rows of the routes."""
         weights_BHE = self.routes_BLE[:, rows]
         if self.chosen_BLK is None:
-            return Mix(weights_BHE, copies=self.copies)
+            return ActiveExperts(weights_BHE, copies=self.copies)
         chosen_BHK = self.chosen_BLK[:, rows]
-        return Mix(weights_BHE.gather(2, chosen_BHK), chosen_BHK, self.copies)
+        return ActiveExperts(weights_BHE.gather(2, chosen_BHK), chosen_BHK, self.copies)
 
 
 @dataclass(frozen=True, eq=False)
-class Mix:
+class ActiveExperts:
     """The experts of one layer. weights_BHK: their weights. chosen_BHK: which they are; None: all, K = E.
 
-    copies: as of the plan. kept: {linear map: its factors along the mix}, which the steps of a generation
+    copies: as of the plan. kept: {linear map: its factors of these experts}, which the steps of a generation
     compute once. In a single pass, those of all maps together would take most of the memory.
     """
 
@@ -127,27 +127,27 @@ class LoraLinear:
         """
         if len(self.lora_A) == 1:  # the only weight is 1
             return F.linear(x, self.lora_A[0]) @ self.lora_B[0]
-        mix = self.layer.mix
-        if mix is None:
+        active = self.layer.active
+        if active is None:
             raise RuntimeError("the backbone of a routed model runs along routes: call the routed model")
-        examples = len(mix.weights_BHK)
-        if examples > 1 and x.ndim > 2 and len(x) not in (examples, examples * (mix.copies or 1)):
+        examples = len(active.weights_BHK)
+        if examples > 1 and x.ndim > 2 and len(x) not in (examples, examples * (active.copies or 1)):
             raise InputError(
                 f"a linear map gets inputs of shape {tuple(x.shape)} in a batch of {examples} examples; "
                 "experts need models whose first dimension is that of the examples"
             )
-        A, B, weights_B1R = self._factors(mix)
+        A, B, weights_B1R = self._factors(active)
         inner_BSR = x.reshape(examples, -1, x.shape[-1]) @ A.mT
         if weights_B1R is not None:
             inner_BSR = inner_BSR * weights_B1R
         return (inner_BSR @ B).view(*x.shape[:-1], -1)
 
-    def _factors(self, mix: Mix) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _factors(self, active: ActiveExperts) -> tuple[Tensor, Tensor, Tensor | None]:
         """Returns A (R, D_in) and B (R, D_out), of each example or of all, and weights (B, 1, R), if any."""
-        if (factors := mix.kept.get(self)) is not None:
+        if (factors := active.kept.get(self)) is not None:
             return factors
         A, B = self.lora_A, self.lora_B
-        weights_BHK, chosen_BHK = mix.weights_BHK.to(A.dtype), mix.chosen_BHK
+        weights_BHK, chosen_BHK = active.weights_BHK.to(A.dtype), active.chosen_BHK
         weights_B1R = weights_BHK.repeat_interleave(A.shape[1], dim=-1)
         if self.mixing == "factors":  # (B, r, D)
             factors = *(self._mixed(factor, weights_BHK, chosen_BHK) for factor in (A, B)), None
@@ -158,8 +158,8 @@ class LoraLinear:
             A, B = (F.embedding(chosen_BK, factor.flatten(1)) for factor in (A, B))
             A = A.view(len(chosen_BK), -1, self.in_features)
             factors = A, B.view(len(chosen_BK), -1, self.out_features), weights_B1R
-        if mix.copies and not torch.is_grad_enabled():
-            mix.kept[self] = factors
+        if active.copies and not torch.is_grad_enabled():
+            active.kept[self] = factors
         return factors
 
     def _mixed(self, factor: Tensor, weights_BHK: Tensor, chosen_BHK: Tensor | None = None) -> Tensor:
@@ -205,14 +205,15 @@ class LoraLayer:
     """The experts of one layer: a view, no module.
 
     name: of the layer in the model. row: its number, encoder first. rows: those of a route that it reads.
-    linear_maps: {name in the layer: linear map with experts}. mix: its experts in the block of `along`.
+    linear_maps: {name in the layer: linear map with experts}. active: its experts in a block of
+        `using_routes`.
     """
 
     name: str
     row: int
     rows: slice
     linear_maps: dict[str, LoraLinear]
-    mix: Mix | None = None
+    active: ActiveExperts | None = None
 
     def merged(self, *route) -> dict[str, Tensor]:
         """Returns {name in the layer: weight} of the plain layer. route: as in `LoraLinear.merged`."""
@@ -240,26 +241,26 @@ class LoraLayer:
 
 
 @contextmanager
-def with_mixes(layers: list[LoraLayer], mixes: list[Mix | None]) -> Iterator[None]:
-    """Runs the calls of the model in the block with a mix of each layer."""
-    before = [layer.mix for layer in layers]
+def using_experts(layers: list[LoraLayer], experts_of_layers: list[ActiveExperts | None]) -> Iterator[None]:
+    """Runs the calls of the model in the block with these experts of each layer."""
+    before = [layer.active for layer in layers]
     try:
-        for layer, mix in zip(layers, mixes, strict=True):
-            layer.mix = mix
+        for layer, active in zip(layers, experts_of_layers, strict=True):
+            layer.active = active
         yield
     finally:
-        for layer, mix in zip(layers, before, strict=True):
-            layer.mix = mix
+        for layer, active in zip(layers, before, strict=True):
+            layer.active = active
 
 
-def along(layers: list[LoraLayer], plan: LoraPlan | None) -> AbstractContextManager[None]:
+def using_routes(layers: list[LoraLayer], plan: LoraPlan | None) -> AbstractContextManager[None]:
     """Runs the calls of the model in the block along a plan; None: with a single expert."""
-    return with_mixes(layers, [plan and plan.layer(layer.rows) for layer in layers])
+    return using_experts(layers, [plan and plan.layer(layer.rows) for layer in layers])
 
 
 def recomputed(layers: list[LoraLayer]) -> tuple[AbstractContextManager, AbstractContextManager]:
     """Returns the contexts of a part in the forward pass, and when a checkpoint repeats it."""
-    return nullcontext(), with_mixes(layers, [layer.mix for layer in layers])
+    return nullcontext(), using_experts(layers, [layer.active for layer in layers])
 
 
 # ---- distances of experts

@@ -130,7 +130,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         return self.with_loss(super().forward, inputs, labels, label_positions, loss_only)
 
     @contextmanager
-    def along(self, plan: RoutePlan | None) -> Iterator[dict]:
+    def using_routes(self, plan: RoutePlan | None) -> Iterator[dict]:
         """Yields the arguments of encoder and decoder with which they run along a plan in the block."""
         yield {"route_plan": plan}
 

@@ -56,7 +56,7 @@ from routing_moe.model.loading import (
     saved_kind,
     unfilled_model,
 )
-from routing_moe.model.lora import LoraPlan, along
+from routing_moe.model.lora import LoraPlan, using_routes
 from routing_moe.model.loss import with_targets
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.task_routing import RoutingModel
@@ -169,7 +169,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
             mask = (labels == -100) if mask is None else mask * (labels == -100)
         routes = self._resolve_routes(routes, task_ids, batch_size, skip_weight_check, (input_ids, mask))
         inputs = dict(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-        with self.along(self.plan_routes(routes, sparse, constant_zeros, routes_on_cpu)):
+        with self.using_routes(self.plan_routes(routes, sparse, constant_zeros, routes_on_cpu)):
             if labels is None:
                 return self.backbone(**inputs)
             inputs, targets_BT = with_targets(self.backbone, inputs, labels)
@@ -181,9 +181,9 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         return LoraPlan.of(routes_BLE, *sparseness) if self.config.num_experts > 1 else None
 
     @contextmanager
-    def along(self, plan: LoraPlan | None) -> Iterator[dict]:
+    def using_routes(self, plan: LoraPlan | None) -> Iterator[dict]:
         """Lets all calls in the block run along a plan. Yields their further arguments: none."""
-        with along(self.lora_layers, plan):
+        with using_routes(self.lora_layers, plan):
             yield {}
 
     def get_encoder(self) -> nn.Module:
@@ -223,7 +223,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         if not self.config.is_encoder_decoder and mask is not None and not mask[:, 0].all():
             known = kwargs.pop("logits_processor", None) or []
             kwargs["logits_processor"] = LogitsProcessorList([*known, RefusesNaN()])
-        with along(self.lora_layers, plan):
+        with using_routes(self.lora_layers, plan):
             found = generate_plain(plain, input_ids, **kwargs)
         if self.config.is_encoder_decoder:
             return found

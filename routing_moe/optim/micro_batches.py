@@ -1,8 +1,8 @@
 """The micro-batches of a step: where a device cuts a step, and what the model gets of each.
 
 A step's loss is a sum over target tokens, so the gradients of its micro-batches add up to that of the step:
-the cut changes time and memory, but results only by rounding and dropout masks. On a CPU a token costs much
-and a micro-batch little; on CUDA the cost of launching kernels dominates: few, as large as memory allows.
+the division changes time and memory, but results only by rounding and dropout masks. On a CPU a token costs
+much and a micro-batch little; on CUDA launching kernels dominates: few, as large as memory allows.
 To read a value of a GPU, the CPU waits for it. So what follows from the examples alone is prepared on the CPU
 (masks, positions of target tokens), and one copy brings a step's micro-batches to the device.
 """
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from dataloader.batching import OVERHEAD_TOKENS, micro_batches, overhead_on
 from dataloader.encoding import IGNORED_LABEL, EncodedExamples
 from routing_moe.config.choices import ROUTING_BART
-from routing_moe.config.shared import Recipe
+from routing_moe.config.shared import StepSettings
 from routing_moe.io.transfer import sent
 
 CUDA_MULTIPLE = 8  # tensor cores and attention masks want widths that are multiples of 8
@@ -28,8 +28,8 @@ ALIGNMENT = 8  # bytes of the largest numbers in a batch
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Where a step is cut into micro-batches.
+class MicroBatchLimits:
+    """The limits by which a step is divided into micro-batches.
 
     max_tokens: most padded source and target tokens of a micro-batch, None: no limit. overhead: the cost of a
     micro-batch, in padded tokens. multiple: widths are padded to multiples of it, but not beyond `longest`,
@@ -42,8 +42,8 @@ class Cut:
     longest: int = 0
 
     @classmethod
-    def on(cls, device: torch.device, settings: Recipe, longest: int) -> Cut:
-        """Returns the cut of the settings; what they leave open is that of the device."""
+    def on(cls, device: torch.device, settings: StepSettings, longest: int) -> MicroBatchLimits:
+        """Returns the limits of the settings; those that they leave open depend on the device."""
         is_cuda = device.type == "cuda"
         max_tokens, overhead = settings.max_tokens_per_micro_batch, settings.micro_batch_overhead
         if max_tokens is None:
@@ -52,8 +52,10 @@ class Cut:
             overhead = overhead_on(device.type)
         return cls(max_tokens or None, overhead, CUDA_MULTIPLE if is_cuda else 1, longest)
 
-    def below(self, source_lengths: np.ndarray, target_lengths: np.ndarray, groups: list[np.ndarray]) -> Cut:
-        """Returns a cut with half of the tokens of the largest of these micro-batches as its limit."""
+    def below(
+        self, source_lengths: np.ndarray, target_lengths: np.ndarray, groups: list[np.ndarray]
+    ) -> MicroBatchLimits:
+        """Returns limits with half of the tokens of the largest of these micro-batches."""
         widths = self.width(source_lengths), self.width(target_lengths)
         largest = max(len(group) * sum(int(sides[group].max()) for sides in widths) for group in groups)
         return replace(self, max_tokens=max(1, largest // 2))
@@ -80,10 +82,10 @@ class Cut:
 
 
 def model_inputs(
-    examples: EncodedExamples, indices: np.ndarray, choices: np.ndarray, config, cut: Cut
+    examples: EncodedExamples, indices: np.ndarray, choices: np.ndarray, config, limits: MicroBatchLimits
 ) -> dict[str, Tensor]:
     """Returns the inputs of the model for the examples `indices`, on the CPU. choices: each one's answer."""
-    widths = [int(cut.width(own.max())) for own in examples.lengths(indices, choices)]
+    widths = [int(limits.width(own.max())) for own in examples.lengths(indices, choices)]
     batch = examples.collate(indices, choices, pad_token_id=config.pad_token_id, widths=widths)
     inputs = {"input_ids": batch["input_ids"], "labels": batch["labels"]}
     is_label = batch["labels"] != IGNORED_LABEL

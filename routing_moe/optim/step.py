@@ -26,12 +26,12 @@ from dataloader.batching import answer_choices, assign_to_ranks, step_examples
 from dataloader.encoding import EncodedExamples
 from dataloader.progress import ProgressBar
 from dataloader.task_sampling import TaskMixture
-from routing_moe.config.shared import Recipe
+from routing_moe.config.shared import StepSettings
 from routing_moe.io.memory import is_out_of_memory
 from routing_moe.model.base import is_of_base
 from routing_moe.model.selection import temperature_at
 from routing_moe.optim.layers import checkpoint_layers, compile_layers
-from routing_moe.optim.micro_batches import Cut, model_inputs, on_device
+from routing_moe.optim.micro_batches import MicroBatchLimits, model_inputs, on_device
 from routing_moe.optim.shared_base import SharedBase
 
 REDUCE_ELEMENTS = 2**25  # gradients are summed over processes in buckets of this many numbers
@@ -53,7 +53,7 @@ def linear_warmup_decay(step: int, warmup_steps: int, total_steps: int) -> float
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
 
 
-def build_optimizer(model, settings: Recipe, base: SharedBase | None = None) -> torch.optim.AdamW:
+def build_optimizer(model, settings: StepSettings, base: SharedBase | None = None) -> torch.optim.AdamW:
     """Returns AdamW with the rates of BART (or low-rank experts), what experts share, router and vectors.
 
     Norms, biases and a shared base of complete experts have no weight decay.
@@ -102,7 +102,7 @@ def frozen_parts(step: int, alternate_every: int) -> set[str]:
 class Stepper:
     """Runs optimizer steps of a model on encoded examples."""
 
-    def __init__(self, model, examples: EncodedExamples, settings: Recipe, accelerator: Accelerator):
+    def __init__(self, model, examples: EncodedExamples, settings: StepSettings, accelerator: Accelerator):
         self.model, self.settings, self.accelerator = model, settings, accelerator
         self.examples, self.mixture = examples, TaskMixture(examples.task_ids_N, settings.task_sampling)
         shares = settings.shared_base and model.config.num_experts > 1 and not model.config.has_lora
@@ -116,7 +116,7 @@ class Stepper:
             checkpoint_layers(model)
         if settings.compile:
             compile_layers(model)
-        self.cut = Cut.on(model.device, settings, model.config.max_position_embeddings)
+        self.limits = MicroBatchLimits.on(model.device, settings, model.config.max_position_embeddings)
         self.routed_rows = torch.tensor(model.config.routed_rows, dtype=torch.long, device=model.device)
 
     def temperature(self, step: int) -> float:
@@ -206,7 +206,7 @@ class Stepper:
         )
         choices = answer_choices(self.examples.n_outputs_N[indices], settings.seed, step)
         most = math.ceil(len(indices) / self.accelerator.num_processes)
-        return indices, choices, self.cut.groups(*self.examples.lengths(indices, choices), most)
+        return indices, choices, self.limits.groups(*self.examples.lengths(indices, choices), most)
 
     def own_groups(self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray]) -> list[int]:
         """Returns which of the micro-batches this process runs."""
@@ -231,9 +231,11 @@ class Stepper:
             self.optimizer.zero_grad(set_to_none=True)
             leaf_BLE.grad = None
             clear_device_cache(garbage_collection=True)
-            self.cut = self.cut.below(*self.examples.lengths(indices, choices), groups)
+            self.limits = self.limits.below(*self.examples.lengths(indices, choices), groups)
             groups = self.split(step)[2]
-            log.info("out of memory: from here at most %d padded tokens a micro-batch", self.cut.max_tokens)
+            log.info(
+                "out of memory: from here at most %d padded tokens a micro-batch", self.limits.max_tokens
+            )
 
     def _backward(
         self, indices: np.ndarray, choices: np.ndarray, groups: list[np.ndarray], leaf_BLE: Tensor
@@ -242,7 +244,7 @@ class Stepper:
         config, device = self.model.config, self.model.device
         own = self.own_groups(indices, choices, groups)
         batches = [
-            model_inputs(self.examples, indices[groups[g]], choices[groups[g]], config, self.cut)
+            model_inputs(self.examples, indices[groups[g]], choices[groups[g]], config, self.limits)
             | {"rows": torch.from_numpy(groups[g])}
             for g in own
         ]

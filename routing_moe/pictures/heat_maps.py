@@ -21,7 +21,7 @@ from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import SIGNIFICANT
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.route_metrics import cluster_tasks
-from routing_moe.analysis.saved_routes import Routes, encoder_part
+from routing_moe.analysis.saved_routes import SavedRoutes, encoder_part
 from routing_moe.pictures.style import DARK, DOTS, kind_colours, short, styled, wrapped
 
 MIXED = "0.35"  # a branch over several categories
@@ -243,7 +243,7 @@ def plot_transfer(losses_NN, affinity_NN, tasks: Sequence[str], ontology: Ontolo
 
 
 @styled
-def plot_correlations(table: pd.DataFrame, routes: Routes, features: Features) -> Figure:
+def plot_correlations(table: pd.DataFrame, routes: SavedRoutes, features: Features) -> Figure:
     """Draws r of `correlate`'s table; a dot where q (BY) is small."""
     names = [name for name in features.names if name in set(table["feature"])]
     row = table["feature"].map({name: number for number, name in enumerate(names)}).astype(int)

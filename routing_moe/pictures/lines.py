@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from routing_moe.analysis.route_metrics import ALL, layer_table
-from routing_moe.analysis.saved_routes import Routes, encoder_part, layer_place
+from routing_moe.analysis.saved_routes import SavedRoutes, encoder_part, layer_place
 from routing_moe.pictures.style import BAND, DARK, WIDTH, add_legend, series, short, styled
 
 DYNAMICS = {
@@ -82,7 +82,7 @@ def plot_dynamics(table: pd.DataFrame) -> Figure:
 
 
 @styled
-def plot_load(runs: Sequence[Routes]) -> Figure:
+def plot_load(runs: Sequence[SavedRoutes]) -> Figure:
     """Draws measures of layers, a mark for each run; loads have a mark for each expert, in their order.
 
     Runs may have other tasks, layers and numbers of experts.

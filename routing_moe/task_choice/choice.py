@@ -41,13 +41,13 @@ class TaskChoice:
 
     source of a vector: "given", "stored", "random" (stored but untrained), "nearest" or "learned"; of a
     route: "given", "own" (of the mixture), "cluster", "nearest", "lowest_loss", "learned" or "average".
-    words: the source as logs and tables show it. seen: one of `task_vectors.SEEN`, with the name of the
+    description: the source as logs and tables show it. seen: one of `task_vectors.SEEN`, with the name of the
     sample. neighbour: the task whose vector or route is copied.
     """
 
     task: str
     source: str
-    words: str
+    description: str
     seen: str | None = UNKNOWN
     row: int | None = None
     vector_D: np.ndarray | None = None

@@ -107,13 +107,13 @@ class Chooser:
         """Returns `nearest_task` of a text vector. candidates: {task: text vector (D,)}; None: all."""
         neighbour, cosine = nearest_task(text_D, self.candidates if candidates is None else candidates)
         what = "route" if self.stored_routes else "vector"
-        words = f"{what} of {neighbour} (nearest by text, cosine {cosine:.2f})"
+        description = f"{what} of {neighbour} (nearest by text, cosine {cosine:.2f})"
         own = (
             self.stored_routes.stored(neighbour)
             if self.stored_routes
             else self.stored_vector(neighbour, None)
         )
-        return TaskChoice(task, "nearest", words, seen, own.row, None, own.route_LE, neighbour)
+        return TaskChoice(task, "nearest", description, seen, own.row, None, own.route_LE, neighbour)
 
     @cached_property
     def candidates(self) -> Mapping[str, np.ndarray]:
@@ -151,20 +151,23 @@ class StoredRoutes:
         member = int(np.flatnonzero(labels_T == label)[0])
         experts_T = single_experts(routes_TLE)
         name = label if experts_T is None else experts_T[member]
-        words = f"cluster {name} (cosine {cosine:.2f})"
-        return TaskChoice(task, "cluster", words, seen, route_LE=routes_TLE[member])
+        description = f"cluster {name} (cosine {cosine:.2f})"
+        return TaskChoice(task, "cluster", description, seen, route_LE=routes_TLE[member])
 
     def stored(self, task: str) -> TaskChoice | None:
         """Returns the mixture's own route of a task, or None."""
         if task not in self.routes:
             return None
         seen, route_LE = seen_when_stored(self.config, task), self.routes[task]
-        words = "given route" if self.config.given_routes else "random for the task, drawn in the run"
-        words = words if self.config.source_kind.is_stored else f"route of {self.config.route_source}"
+        if not self.config.source_kind.is_stored:
+            description = f"route of {self.config.route_source}"
+        else:
+            is_given = self.config.given_routes
+            description = "given route" if is_given else "random for the task, drawn in the run"
         if task in self.vectors and task not in self.config.trained_tasks:
             nearest = self.nearest(task, self.vectors[task], seen)
-            words = nearest.words if np.array_equal(nearest.route_LE, route_LE) else words
-        return TaskChoice(task, "own", words, seen, route_LE=route_LE)
+            description = nearest.description if np.array_equal(nearest.route_LE, route_LE) else description
+        return TaskChoice(task, "own", description, seen, route_LE=route_LE)
 
     def average(self, task: str) -> TaskChoice:
         """Returns equal weights of all experts."""

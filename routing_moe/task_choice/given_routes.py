@@ -64,8 +64,8 @@ def training_routes(start: Start, split: Split, ontology: Ontology) -> GivenRout
             routes = {task: same_expert(number) for number, task in enumerate(ontology.order(split.train))}
         elif spec.startswith(CLUSTERS):
             routes, clusters = routes_of_clusters(spec, start, split, ontology, vectors)
-            words = f"{clusters['clusters']} clusters of {clusters['sizes'].replace(' ', ', ')} tasks"
-            notes.append(f"{words}; mean silhouette {clusters['silhouette']:.3f}")
+            description = f"{clusters['clusters']} clusters of {clusters['sizes'].replace(' ', ', ')} tasks"
+            notes.append(f"{description}; mean silhouette {clusters['silhouette']:.3f}")
         elif spec == LOWEST_LOSS:
             raise InputError(f"is {spec}, a choice among the routes of a mixture; leave --do_train out")
         else:

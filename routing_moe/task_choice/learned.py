@@ -15,7 +15,7 @@ from accelerate import Accelerator
 
 from dataloader.encoding import EncodedExamples, encode
 from dataloader.errors import counted
-from routing_moe.config.shared import Recipe
+from routing_moe.config.shared import StepSettings
 from routing_moe.evaluation.route_losses import losses_along
 from routing_moe.model.conversion import with_shared_parameters
 from routing_moe.model.route_clusters import groups_of_equal_rows, single_experts
@@ -40,15 +40,15 @@ def learn_vector(
     """
     tau = model.config.router_temperature
     rates = dict(learning_rate=0.0, task_model_lr=rate, weight_decay=0.0, initial_tau=tau, minimum_tau=tau)
-    recipe = Recipe(**rates, train_batch_size=BATCH_SIZE, total_steps=steps, seed=seed)
+    step_settings = StepSettings(**rates, train_batch_size=BATCH_SIZE, total_steps=steps, seed=seed)
     examples = replace(examples, task_ids_N=np.zeros(len(examples), dtype=np.int64))
     with _only_the_vector(model, task) as vector_1D:
-        stepper = Stepper(model, examples, recipe, accelerator)
+        stepper = Stepper(model, examples, step_settings, accelerator)
         for _ in stepper.run(steps):
             pass
         learned_D = vector_1D.detach()[0].float().cpu().numpy().copy()
-    words = f"vector learned from {counted(len(examples), 'example')}"
-    return TaskChoice(task, "learned", words, ROWS_OF_ONE, vector_D=learned_D)
+    description = f"vector learned from {counted(len(examples), 'example')}"
+    return TaskChoice(task, "learned", description, ROWS_OF_ONE, vector_D=learned_D)
 
 
 def learn_route(
@@ -63,8 +63,8 @@ def learn_route(
     table.use_table(route_logits(equal_LE)[None])
     logits_D = learn_vector(table, task, examples, steps, rate, seed, accelerator).vector_D
     route_LE = torch.from_numpy(logits_D).view(size).softmax(dim=-1).numpy()
-    words = f"route learned from {counted(len(examples), 'example')}"
-    return TaskChoice(task, "learned", words, ROWS_OF_ONE, route_LE=route_LE)
+    description = f"route learned from {counted(len(examples), 'example')}"
+    return TaskChoice(task, "learned", description, ROWS_OF_ONE, route_LE=route_LE)
 
 
 def learn(
@@ -134,9 +134,9 @@ class LowestLoss:
             losses_K, seen = losses_rK.mean(axis=0), of_sample(ROWS_OF_ONE, rows_of[task][1])
             best, *others = np.argsort(losses_K, kind="stable").tolist()
             following = f"; next {losses_K[others[0]]:.2f}" if others else ""
-            words = f"route of {self.names[best]} (lowest loss, {losses_K[best]:.2f}{following})"
+            description = f"route of {self.names[best]} (lowest loss, {losses_K[best]:.2f}{following})"
             route_LE = self.routes[self.first_tasks[best]]
-            choices[task] = TaskChoice(task, "lowest_loss", words, seen, route_LE=route_LE)
+            choices[task] = TaskChoice(task, "lowest_loss", description, seen, route_LE=route_LE)
         return choices
 
 

@@ -36,7 +36,7 @@ def training_cost(stepper: Stepper, steps: int, scoring_flops: int = 0, most: in
         bare = np.stack(examples.lengths(indices, choices))
         padded = bare.copy()
         for group in groups:
-            padded[:, group] = stepper.cut.width(bare[:, group].max(axis=1, keepdims=True))
+            padded[:, group] = stepper.limits.width(bare[:, group].max(axis=1, keepdims=True))
         lengths.append(np.stack([padded, bare], axis=1))
         labels.append(examples.target_lengths(indices, choices))
         tasks.append(examples.task_ids_N[indices])

@@ -73,7 +73,7 @@ def run_prediction(
         if accelerator.is_main_process:
             scores = scores.join(baseline_scores(files, inputs.train_gym, inputs.predict_gym))
             if choices:
-                scores["route"] = scores["task_prefix"].map(lambda task: choices[task].words)
+                scores["route"] = scores["task_prefix"].map(lambda task: choices[task].description)
                 scores["vector_seen"] = scores["task_prefix"].map(lambda task: choices[task].seen)
             scores = scores.assign(**selected)
             written = ScoresFile(part, section, name, prefix)
@@ -133,7 +133,7 @@ def route_tasks(
     kept = ("own", "stored", "random")
     notable = [c for c in choices.values() if c.task not in trained or c.source not in kept]
     for c in notable:
-        log.debug("%s: %s; has seen of the task: %s", c.task, c.words, c.seen)
+        log.debug("%s: %s; has seen of the task: %s", c.task, c.description, c.seen)
     unread = [task for task, choice in choices.items() if choice.source != "given"]
     if by_vector and start.vectors and unread and is_main:
         log.info("note: no vector of --taskvecs is used for %s: trained on, or not in it", in_short(unread))

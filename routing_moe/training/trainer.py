@@ -60,7 +60,7 @@ class Training:
         self.model, self.tokenizer, self.dev_files, self.ontology = model, tokenizer, dev_files, ontology
         self.settings, self.accelerator = settings, accelerator
         self.draw_routes, self.scoring_flops = draw_routes, 0
-        self.stepper = Stepper(model, train_examples, settings.recipe, accelerator)
+        self.stepper = Stepper(model, train_examples, settings.step_settings, accelerator)
         self._selects_at_final = model.config.has_router and settings.selects_at_final_temperature
         self.folder = Path(settings.output_dir)
         # best_score: the highest `goodness` by --select_by
@@ -79,7 +79,7 @@ class Training:
 
     def set_total_steps(self, steps: int) -> None:
         self.settings = dataclasses.replace(self.settings, total_steps=steps)
-        self.stepper.settings = self.settings.recipe
+        self.stepper.settings = self.settings.step_settings
         self.total_steps = last_step(self.settings, len(self.stepper.examples), self.settings.step_size)
 
     # ---- the loop
@@ -256,7 +256,7 @@ class Training:
         trained, precision = model.num_parameters(only_trainable=True), self.accelerator.mixed_precision
         log.debug("%d warm-up steps; %d trained parameters; %s", settings.warmup_steps, trained, precision)
         log.info("routes: %s", described_routes(model, settings))
-        for line in [*self.stepper.mixture.described(model.config.task_names), self.stepper.cut]:
+        for line in [*self.stepper.mixture.described(model.config.task_names), self.stepper.limits]:
             log.debug(line)
         if model.config.has_router:
             tasks = sorted({file.task for file in self.dev_files})

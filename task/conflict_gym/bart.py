@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dataloader.encoding import HIDDEN_NAME
 from dataloader.task_splits import Split, load_split
-from task.conflict_gym.settings import BartSettings, GymSettings
+from task.conflict_gym.settings import GymSettings, TinyBartSettings
 from task.conflict_gym.skills import made_up_words
 from task.written_folder import run_once, saved_settings, written_at_once
 
@@ -71,16 +71,16 @@ def random_bart(tokenizer, width: int, layers: int, init_std: float, seed: int):
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_once(write, BartSettings, argv, __doc__, check)
+    return run_once(write, TinyBartSettings, argv, __doc__, check)
 
 
-def check(settings: BartSettings) -> tuple[dict, Split]:
+def check(settings: TinyBartSettings) -> tuple[dict, Split]:
     """Returns the settings and the split of the gym. Raises InputError."""
     gym = Path(settings.gym)
     return saved_settings(GymSettings, gym), load_split(gym / "split.json")
 
 
-def write(settings: BartSettings, inputs: tuple[dict, Split]) -> None:
+def write(settings: TinyBartSettings, inputs: tuple[dict, Split]) -> None:
     of_gym, split = inputs
     tokenizer = word_tokenizer(made_up_words(of_gym["words"]), split.all)
     model = random_bart(tokenizer, settings.width, settings.layers, settings.init_std, settings.seed)

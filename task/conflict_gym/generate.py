@@ -30,7 +30,7 @@ Input = tuple[int, ...]  # word indices
 
 
 @dataclass(frozen=True)
-class Task:
+class ConflictTask:
     """A task of a gym, whose answers are those of its skill."""
 
     name: str
@@ -39,7 +39,7 @@ class Task:
     skill: int
 
 
-def draw_tasks(settings: GymSettings, skills: Skills) -> list[Task]:
+def draw_tasks(settings: GymSettings, skills: Skills) -> list[ConflictTask]:
     """Returns the train tasks, then the unseen ones. Skills are in random order, each about equally often."""
     rng = random.Random(f"{settings.seed} tasks")
     dealt = [*_deal(settings.tasks, skills.count, rng), *_deal(settings.unseen_tasks, skills.count, rng)]
@@ -54,13 +54,13 @@ def _deal(count: int, skills: int, rng: random.Random) -> list[int]:
     return dealt
 
 
-def _task(settings: GymSettings, skills: Skills, number: int, skill: int) -> Task:
+def _task(settings: GymSettings, skills: Skills, number: int, skill: int) -> ConflictTask:
     a, b = skills.parts(skill)
     name = f"t{number:03d}" if settings.names == "opaque" else f"e{a}-d{b}-t{number:03d}"
-    return Task(name, number, number >= settings.tasks, skill)
+    return ConflictTask(name, number, number >= settings.tasks, skill)
 
 
-def task_files(settings: GymSettings, skills: Skills, task: Task) -> dict[str, list[Row]]:
+def task_files(settings: GymSettings, skills: Skills, task: ConflictTask) -> dict[str, list[Row]]:
     """Returns {file name: rows} of a task. No input repeats, except in the copies of the test file."""
     rng = random.Random(f"{settings.seed} rows {task.number}")
     # `check` ensures that there are enough inputs of either kind.
@@ -87,7 +87,7 @@ def task_files(settings: GymSettings, skills: Skills, task: Task) -> dict[str, l
     return files
 
 
-def _rows(skills: Skills, task: Task, inputs: list[Input]) -> list[Row]:
+def _rows(skills: Skills, task: ConflictTask, inputs: list[Input]) -> list[Row]:
     answers = [skills.words[skills.answer(task.skill, words)] for words in inputs]
     texts = [" ".join(skills.words[word] for word in words) for words in inputs]
     return list(zip(texts, answers, strict=True))
@@ -135,7 +135,7 @@ def description(settings: GymSettings, skills: Skills) -> dict[str, Any]:
     return {"contradiction": {"lowest": round(float(pairs.min()), 6), "mean": round(float(pairs.mean()), 6)}}
 
 
-def tables(skills: Skills, tasks: list[Task]) -> dict[str, Any]:
+def tables(skills: Skills, tasks: list[ConflictTask]) -> dict[str, Any]:
     """Returns the tables next to the tasks, for `write_tables`."""
     parts = {task.name: skills.parts(task.skill) for task in tasks}
     described = []

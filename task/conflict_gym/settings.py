@@ -60,7 +60,7 @@ class GymSettings(FolderCommand):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BartSettings(FolderCommand):
+class TinyBartSettings(FolderCommand):
     program = "routing-moe conflict-gym bart"
     usage = "--gym FOLDER --output_dir FOLDER [flags, see --help]"
 

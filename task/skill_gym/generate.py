@@ -31,7 +31,7 @@ from pathlib import Path
 from dataloader.building.recipe import SAMPLES
 from routing_moe.config.flags import SEED
 from task.gym_files import Row, tables_of, without_repeats, write_rows, write_tables
-from task.skill_gym.tasks import TASKS, Task
+from task.skill_gym.tasks import TASKS, SkillTask
 from task.written_folder import FILES, FolderCommand, run_once, written_at_once
 
 ROWS_PER_CLASS = 16
@@ -72,7 +72,7 @@ def generate(folder: str | Path, seed: int = 0) -> None:
     write_tables(Path(folder), tables)
 
 
-def take(task: Task, rows: Iterator[Row], count: int) -> list[Row]:
+def take(task: SkillTask, rows: Iterator[Row], count: int) -> list[Row]:
     """The next `count` rows. If the task has classes, rows are skipped so that all classes are equally
     frequent.
     """
@@ -88,7 +88,7 @@ def take(task: Task, rows: Iterator[Row], count: int) -> list[Row]:
     return taken
 
 
-def sample_sizes(task: Task) -> dict[str, tuple[int, int]]:
+def sample_sizes(task: SkillTask) -> dict[str, tuple[int, int]]:
     """{suffix of the sample's name, such as "16_100": (number of train rows, number of dev rows)}."""
     k = ROWS_PER_CLASS if task.classes else ROWS
     rows = k * max(1, len(task.classes))
@@ -96,7 +96,7 @@ def sample_sizes(task: Task) -> dict[str, tuple[int, int]]:
     return {f"{POOL_ROWS}_0": (POOL_ROWS, rows), **sizes} if task.split == "train" else sizes
 
 
-def task_files(task: Task, seed: int) -> dict[str, list[Row]]:
+def task_files(task: SkillTask, seed: int) -> dict[str, list[Row]]:
     """{file name: rows} of all files of one task."""
     rng = random.Random(f"{seed} {task.name}")
     rows = without_repeats(lambda: task.draw(rng), key=itemgetter(0))

@@ -16,7 +16,7 @@ from task.skill_gym.world import VOCABULARIES
 
 
 @dataclass(frozen=True)
-class Task:
+class SkillTask:
     """One row of the table. `classes` are the labels of a classification task, all equally frequent; empty
     for other tasks. `description`: one sentence that says what the task asks for.
     """
@@ -47,13 +47,13 @@ class Task:
         return GymTask(self.name, self.split, self.metric, self.category, self.subcategory, traits)
 
 
-def _read_tasks() -> tuple[Task, ...]:
+def _read_tasks() -> tuple[SkillTask, ...]:
     tasks = []
     with Path(__file__).with_name("tasks.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             *skills, vocabulary, form = row.pop("task").split("-")
             row |= {"skills": tuple(skills), "classes": tuple(row["classes"].split())}
-            tasks.append(Task(vocabulary=vocabulary, format=form, **row))
+            tasks.append(SkillTask(vocabulary=vocabulary, format=form, **row))
     return tuple(tasks)
 
 

@@ -47,7 +47,7 @@ STATISTICS, OUTPUT = group("statistics"), group("output")
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class Settings(Command):
+class InspectSettings(Command):
     """The flags of `routing-moe vectors inspect`."""
 
     program = "routing-moe vectors inspect"
@@ -67,10 +67,10 @@ class Settings(Command):
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(run, Settings, argv, __doc__)
+    return run_command(run, InspectSettings, argv, __doc__)
 
 
-def run(settings: Settings) -> None:
+def run(settings: InspectSettings) -> None:
     folder = settings.output_dir
     if problems := flag_problems(settings):
         raise InputError(problems)
@@ -107,7 +107,7 @@ def run(settings: Settings) -> None:
 # ---- inputs
 
 
-def vectors_of_folders(settings: Settings) -> dict[str, dict[str, np.ndarray]]:
+def vectors_of_folders(settings: InspectSettings) -> dict[str, dict[str, np.ndarray]]:
     """Returns {name of the folder: {task: vector (D,)}}, without rows of samples: tasks have their own."""
     paths = [Path(os.path.abspath(folder)) for folder in settings.taskvecs]
     if len(set(paths)) < len(paths):
@@ -122,7 +122,7 @@ def vectors_of_folders(settings: Settings) -> dict[str, dict[str, np.ndarray]]:
     return vectors
 
 
-def common_tasks(vectors: Mapping[str, Mapping], settings: Settings) -> list[str]:
+def common_tasks(vectors: Mapping[str, Mapping], settings: InspectSettings) -> list[str]:
     """Returns the tasks (of --tasks, or all) with a vector in every folder. Raises InputError for too few."""
     chosen = list(dict.fromkeys(task for rows in vectors.values() for task in rows))
     if settings.tasks is not None:
@@ -137,7 +137,7 @@ def common_tasks(vectors: Mapping[str, Mapping], settings: Settings) -> list[str
     return tasks
 
 
-def labels_of(settings: Settings, tasks: Sequence[str]) -> dict[str, Labelling]:
+def labels_of(settings: InspectSettings, tasks: Sequence[str]) -> dict[str, Labelling]:
     """Returns the labellings of --labels. Raises InputError if none of the tasks has a label."""
     with problem_context("--labels "):
         labellings = read_labels(settings.labels) if settings.labels else {}

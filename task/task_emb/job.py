@@ -75,7 +75,7 @@ def method_of(settings):
     from task.task_emb import gradients, methods  # import torch, which takes seconds
 
     classes = {
-        "random": methods.Random,
+        "random": methods.RandomVectors,
         "descriptions": methods.Descriptions,
         "text": methods.Text,
         "finetuned_text": methods.FinetunedText,

@@ -8,7 +8,7 @@ import torch
 from dataloader.encoding import EncodedExamples, TextFormat, encode
 from dataloader.errors import InputError, in_brief, problem_context
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
-from routing_moe.config.shared import recipe_of, text_problems
+from routing_moe.config.shared import step_settings_of, text_problems
 from routing_moe.evaluation.text_vectors import bare_inputs, encoder_states, text_vectors
 from routing_moe.finetuning.starting_model import plain_of
 from routing_moe.finetuning.trial import Weights
@@ -17,7 +17,7 @@ from routing_moe.io.precision import precision_problems
 from routing_moe.optim.step import Stepper
 
 
-class Random:
+class RandomVectors:
     def __init__(self, settings):
         self.settings = settings
 
@@ -110,10 +110,10 @@ class TrainingMethod(BartMethod):
         self.model.zero_grad(set_to_none=True)  # gradients of a task that failed
         self.model.config.task_names = [task]  # for error messages
         steps = self.settings.total_steps
-        recipe = recipe_of(self.settings, warmup_steps=int(steps * self.settings.warmup_ratio))
+        step_settings = step_settings_of(self.settings, warmup_steps=int(steps * self.settings.warmup_ratio))
         # A new accelerator per task, because it keeps its loss scaler and its optimizers.
         accelerator = make_accelerator(self.settings.mixed_precision)
-        stepper = Stepper(self.model, examples, recipe, accelerator)
+        stepper = Stepper(self.model, examples, step_settings, accelerator)
         for _ in stepper.run(steps):
             pass
         self.model.eval()

@@ -179,7 +179,7 @@ class DescriptionSettings(VectorSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BartSettings(VectorSettings, PluginFlags):
+class ModelReadingSettings(VectorSettings, PluginFlags):
     """The flags of methods that read train files with a model."""
 
     usage = "--train_dir GYM --output_dir FOLDER [flags, see --help]"
@@ -242,7 +242,7 @@ class BartSettings(VectorSettings, PluginFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSettings(BartSettings):
+class TextSettings(ModelReadingSettings):
     """Text vectors: the mean encoder state of a task's train inputs, from a model not trained on them.
 
         routing-moe vectors text --train_dir data/gym --model facebook/bart-base --output_dir data/vectors
@@ -259,7 +259,7 @@ class TextSettings(BartSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings(BartSettings):
+class TrainingSettings(ModelReadingSettings):
     """The flags of methods that train on each task first, always from the same weights."""
 
     published = PUBLISHED_TRAINING
@@ -311,7 +311,7 @@ class FisherSettings(TrainingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientSettings(BartSettings):
+class GradientSettings(ModelReadingSettings):
     """Gradient vectors: the direction in weight space that makes the answers of a task more probable.
 
         routing-moe vectors gradient --train_dir data/gym --model models/run --task_names --output_dir vectors
