@@ -46,7 +46,7 @@ def values_in(spec):
 
 
 def test_routes_scores_and_curves_are_those_of_the_files_of_a_trained_run(finished, without_chart_library):
-    trained_page = render(read_runs([finished]), "Routes of finished", 20)
+    trained_page = render(read_runs([finished]), "Routes of finished")
     routes, shown = load_routes(finished), rows_of(trained_page, "task", "expert", "weight")
     of_count = shown[shown["task"] == "count"]["weight"].tolist()
     assert of_count == pytest.approx(routes.values_NLE[routes.tasks.index("count")].ravel(), abs=1e-4)
@@ -67,11 +67,11 @@ def test_correlations_and_drops_are_those_of_the_run_unless_the_ablation_is_of_o
     place = write_place(tmp_path).folder / "one"
     write_ablation(place)
     (run,) = read_runs([place], "30")
-    page = render([run], "x", 20)
+    page = render([run], "x")
     assert "routes are of step 30, but scores of step 20" in page
     shown = rows_of(page, "feature", "r")
     assert (shown["r"] < 0).any()
-    for feature, rows in correlate(run.routes, run.features, 20).groupby("feature"):
+    for feature, rows in correlate(run.routes, run.features, 0).groupby("feature"):
         strongest = rows["r"].abs().nlargest(3).tolist()
         assert shown[shown["feature"] == feature]["r"].abs().nlargest(3).tolist() == pytest.approx(strongest)
     assert rows_of(page, "drop")[["expert", "category", "drop"]].to_numpy().tolist() == DROPS
@@ -121,7 +121,7 @@ def page(runs, tmp_path_factory):
     from selenium.webdriver.chrome.service import Service
 
     path = runs[0].parent / "report.html"
-    words = ["--permutations", "20", "--title", f"{MARKUP} & more", "--output_file", str(path)]
+    words = ["--title", f"{MARKUP} & more", "--output_file", str(path)]
     assert report.main([*map(str, runs), *words]) == 0
     assert path.stat().st_size < 2e6
     options = webdriver.ChromeOptions()

@@ -230,7 +230,7 @@ def test_fine_tuning_merging_and_analysis_of_the_name_equal_those_of_the_run(
     assert shown[0] == shown[1]
     pd.testing.assert_frame_equal(*tables)
     assert same_weights(*(tmp_path / Path(place).name / "two_stage/init" for place in (NAME, scored)))
-    assert report.main([NAME, "--output_file", "report.html", "--permutations", "20"]) == 0
+    assert report.main([NAME, "--output_file", "report.html"]) == 0
     page = Path("report.html").read_text(encoding="utf-8")
     assert f"Routes of {NAME}" in page
     assert '"words"' in page  # of the ontology that came with it

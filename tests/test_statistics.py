@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binom, t, ttest_1samp
+from scipy.stats import t, ttest_1samp
 
 from routing_moe.config import choices
 from routing_moe.results.statistics import (
     AUTO,
     DESIGNS,
-    benjamini_yekutieli,
     design_of,
     detectable_effect,
     holm,
     mean_interval,
+    permutation_test,
     t_of_mean,
 )
 
@@ -120,23 +120,13 @@ def test_holm_equals_hand_computed_values():
     assert len(holm([])) == 0
 
 
-def test_benjamini_yekutieli_equals_hand_computed_values():
-    # 1 + 1/2 + 1/3 = 11/6 times BH's 0.01 * 3, min(0.02 * 3 / 2, 0.04), 0.04
-    assert benjamini_yekutieli([0.04, 0.01, 0.02]) == pytest.approx(np.array([0.04, 0.03, 0.03]) * 11 / 6)
-    with_none = benjamini_yekutieli([np.nan, 0.01])
-    assert np.isnan(with_none[0])
-    assert with_none[1] == 0.01
-    assert np.isnan(benjamini_yekutieli([np.nan])).all()
+def test_a_permutation_test_counts_ties_and_does_not_depend_on_batches():
+    values_N, weights_N = np.arange(20.0), np.repeat([0.1, 0.3], 10)
 
+    def total(values_PN):
+        return values_PN @ weights_N
 
-def test_under_negative_dependence_false_discoveries_are_bounded():
-    """Like weights of a layer, the z values of a family have a fixed sum; all null hypotheses are true."""
-    from scipy.stats import norm
-
-    draw = np.random.default_rng(0)
-    z = draw.normal(size=(400, 6))
-    z = (z - z.mean(axis=1, keepdims=True)) / np.sqrt(5 / 6)
-    p = 2 * norm.sf(np.abs(z))
-    for correct in (benjamini_yekutieli, holm):
-        times = sum((correct(own) < 0.05).any() for own in p)
-        assert times <= binom.ppf(0.999, 400, 0.05)
+    test = permutation_test(total, values_N, 99)
+    assert test.pvalue == 0.01  # of the largest sum
+    assert np.array_equal(test.null_distribution, permutation_test(total, values_N, 99, 7).null_distribution)
+    assert permutation_test(lambda values_PN: values_PN.mean(axis=-1) / 3, values_N, 99).pvalue == 1

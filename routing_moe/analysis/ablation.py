@@ -227,7 +227,7 @@ def experts_of_features(
             f"(there are {', '.join(testable)})"
         )
     routes = routes_of_model(ablation.model, features.tasks, settings.routes)
-    ranked = top_experts(correlate(routes, features, 0), len(routes.layers) * routes.experts)
+    ranked = top_experts(correlate(routes, features, permutations=0), len(routes.layers) * routes.experts)
     # Every layer keeps an expert.
     ranked = ranked[ranked.groupby(["feature", "layer"], observed=True).cumcount() < routes.experts - 1]
     ranked = ranked[["layer", "expert", "feature", "r", "tasks", "with_feature"]]

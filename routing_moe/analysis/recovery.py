@@ -1,8 +1,8 @@
 """Do tasks with similar routes have similar features? Mantel's test, and clusters of routes against labels.
 
-    recovery_table(routes, features, permutations=10_000)
+    recovery_table(routes, features)
 
-N tasks, K clusters, P permutations.
+N tasks, P permutations.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from sklearn.metrics import adjusted_mutual_info_score
 from dataloader.errors import InputError, did_you_mean
 from routing_moe.analysis.correlation import standardised
 from routing_moe.analysis.features import Features
-from routing_moe.analysis.permutations import permutation_test
 from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.runs import read_runs
 from routing_moe.analysis.saved_routes import SavedRoutes
@@ -27,27 +26,24 @@ from routing_moe.model.configuration import Mixture
 from routing_moe.model.route_clusters import average_linkage
 from routing_moe.results.markdown import markdown_table, whole
 from routing_moe.results.runs import Run
-from routing_moe.results.statistics import benjamini_yekutieli
+from routing_moe.results.statistics import PERMUTATIONS, holm, permutation_test
 
-PERMUTATIONS = 10_000
 FEWEST_TASKS = 4  # three have six orders in all
 AT_ONCE = 4_000_000  # numbers of permuted distances in memory
 ROUNDED_DIGITS = 9
 COLUMNS_OF_RUNS = ("variant", "run", "seed", "kind", "tasks", "labels", "clusters", "ami", "mantel_r")
-SHOWN = {"labels": "labels", "ami": "AMI", "mantel_r": "Mantel r", "mantel_p": "p", "mantel_q_by": "q"}
+SHOWN = dict(labels="labels", ami="AMI", mantel_r="Mantel r", mantel_p="p", mantel_p_holm="p (Holm)")
 COLUMNS = ["kind", "tasks", "labels", "clusters", "ami", "mantel_r", "mantel_p"]
 
 
-def recovery_table(
-    routes: SavedRoutes, features: Features, permutations: int = PERMUTATIONS, seed: int = 0
-) -> pd.DataFrame:
-    """Returns a row for each kind of features: labels, adjusted mutual information, Mantel's r with p and q.
+def recovery_table(routes: SavedRoutes, features: Features, permutations: int = PERMUTATIONS) -> pd.DataFrame:
+    """Returns a row for each kind of features: labels, adjusted mutual information, Mantel's r and p.
 
     Only tasks with all features of the kind known are used. A task's label is the set of features that are 1;
     the routes are clustered (average linkage of 1 - overlap) into as many clusters as there are labels (see
     `clusters` for ties). Distances of features are Jaccard's, of a number the absolute difference. NaN if all
     tasks have the same label or route, and for ami also if all labels differ. ami: Vinh et al. (2010), 0 by
-    chance, 1 if clusters and labels agree. mantel_q_by: q by Benjamini and Yekutieli over all p of the table.
+    chance, 1 if clusters and labels agree. mantel_p_holm: corrected for all kinds of the table.
     """
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
@@ -59,7 +55,7 @@ def recovery_table(
         apart_NN, values_NF = 1 - overlap(routes.values_NLE[known_N]), features.values_NF[known_N][:, columns]
         is_binary = all(features.is_binary(features.names[column]) for column in columns)
         distances = pdist(values_NF.astype(bool), "jaccard") if is_binary else pdist(values_NF)
-        r, p = mantel_test(apart_NN, squareform(distances), permutations, seed)
+        r, p = mantel_test(apart_NN, squareform(distances), permutations)
         row = dict(kind=kind, tasks=len(values_NF), mantel_r=r, mantel_p=p)
         if is_binary:
             labels = ["".join(str(int(value)) for value in row_F) for row_F in values_NF]
@@ -70,27 +66,29 @@ def recovery_table(
                 row["ami"] = adjusted_mutual_info_score(labels, clusters_N)
         rows.append(row)
     table = pd.DataFrame(rows, columns=COLUMNS)
-    return table.assign(mantel_q_by=benjamini_yekutieli(table["mantel_p"]))
+    return table.assign(mantel_p_holm=holm(table["mantel_p"]))
 
 
 def mantel_test(
-    one_NN: np.ndarray, other_NN: np.ndarray, permutations: int, seed: int = 0
+    one_NN: np.ndarray, other_NN: np.ndarray, permutations: int = PERMUTATIONS
 ) -> tuple[float, float]:
     """Returns (r, p) of two distance matrices of the same tasks, of which one is permuted.
 
     r: Pearson's correlation of the distances. p: one-sided (similar tasks are similar in the other matrix).
-    Both are NaN where all distances of a matrix are equal. Source: Mantel (1967).
+    Both are NaN where all distances of a matrix are equal, p without permutations. Source: Mantel (1967).
     """
     rows, columns = np.triu_indices(len(one_NN), 1)
     values_X2 = standardised(np.stack([one_NN[rows, columns], other_NN[rows, columns]], axis=1))
+    r = float(values_X2[:, 0] @ values_X2[:, 1])
+    if not permutations or np.isnan(r):
+        return r, np.nan
     full_NN, other_X = squareform(values_X2[:, 0]), values_X2[:, 1]
 
     def correlations(orders_PN: np.ndarray) -> np.ndarray:
-        return full_NN[orders_PN[:, rows], orders_PN[:, columns]] @ other_X
+        return full_NN[orders_PN[..., rows], orders_PN[..., columns]] @ other_X
 
-    at_once = max(1, AT_ONCE // len(rows))
-    r, p, _ = permutation_test(correlations, len(one_NN), permutations, seed, at_once)
-    return float(r), float(p)
+    batch = max(1, AT_ONCE // len(rows))
+    return r, float(permutation_test(correlations, np.arange(len(one_NN)), permutations, batch).pvalue)
 
 
 def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
@@ -112,9 +110,8 @@ def recovery_markdown(table: pd.DataFrame) -> str:
     table = table.assign(labels=table["labels"].map(whole)).set_index("kind")[["run", "tasks", *SHOWN]]
     return (
         "Do tasks with similar routes have similar features? AMI: adjusted mutual information of clusters of "
-        "routes and labels (0 by chance, 1 best); Mantel: correlation of distances by routes and features. "
-        "q: by Benjamini and Yekutieli over all p of a run, valid under any dependence."
-        f"\n\n{markdown_table(table.rename(columns=SHOWN))}"
+        "routes and labels (0 by chance, 1 best); Mantel: correlation of distances by routes and features, p "
+        f"by permutations of the tasks.\n\n{markdown_table(table.rename(columns=SHOWN))}"
     )
 
 

@@ -34,11 +34,10 @@ def run(settings: ReportSettings) -> None:
             locks.enter_context(folder_lock(folder, "RUN"))
         flags = (settings.step, settings.routes, settings.task_ontology, settings.feature_file)
         runs = read_runs(settings.runs, *flags)
-        from routing_moe.analysis.correlation import PERMUTATIONS  # imports scipy, which takes seconds
-        from routing_moe.report.page import render
+        from routing_moe.report.page import render  # takes seconds
 
         title = settings.title or "Routes of " + ", ".join(run.name for run in runs)
-        page = render(runs, title, settings.permutations or PERMUTATIONS, settings.seed)
+        page = render(runs, title)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, page)
     print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): {path.resolve().as_uri()}")

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from routing_moe.config.choices import ROUTE_KINDS
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, Range, flag_problems, group
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, Range, flag_problems, group
 from routing_moe.config.plugins import PluginFlags
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import is_on_hub
 
 ROUTES = group("routes")
-FEATURES = group("features and tests")
+FEATURES = group("features")
 TABLES = group("tables")
 PAGE = group("the page")
 WRITING = group("writing")
@@ -32,12 +32,9 @@ class RouteFlags(PluginFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureFlags(Command):
-    """Which features routes are correlated with, and how they are tested."""
+    """Which features routes are correlated with."""
 
     feature_file: str | None = FEATURES(None, "CSV file: task, kind:value columns of 0 and 1, columns of numbers or of names (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")
-    # The defaults are those of analysis/correlation.py and analysis/recovery.py.
-    permutations: int | None = FEATURES(None, "permutations of the tasks for each p (default: 100000 for correlations, 10000 for the tests of whole kinds)", range=AT_LEAST_1)
-    seed: int = FEATURES(0, "seed of the permutations", range=SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +51,7 @@ class InspectSettings(RouteFlags):
 class CorrelateSettings(RouteFlags, FeatureFlags):
     program = "routing-moe correlate-routes"
     usage = "RUN [RUN ...] [flags, see --help]"
-    groups = ("routes", "features and tests")
+    groups = ("routes", "features")
 
     top: int = TABLES(3, "experts listed for each feature", range=AT_LEAST_1)
     title: str | None = WRITING(None, "title of the pictures (default: the run's name)")
@@ -65,7 +62,7 @@ class CorrelateSettings(RouteFlags, FeatureFlags):
 class ReportSettings(RouteFlags, FeatureFlags):
     program = "routing-moe report"
     usage = "RUN [RUN ...] [flags, see --help]"
-    groups = ("routes", "features and tests")
+    groups = ("routes", "features")
 
     title: str | None = PAGE(None, "title of the page (default: the runs' names)")
     output_file: Path | None = PAGE(None, "HTML file (default: RUN/analysis/report.html of a single run)")

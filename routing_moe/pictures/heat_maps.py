@@ -18,7 +18,6 @@ from matplotlib.patches import Patch
 from scipy.cluster.hierarchy import dendrogram
 
 from dataloader.ontology import Ontology
-from routing_moe.analysis.correlation import SIGNIFICANT
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.route_metrics import cluster_tasks
 from routing_moe.analysis.saved_routes import SavedRoutes, encoder_part
@@ -244,19 +243,16 @@ def plot_transfer(losses_NN, affinity_NN, tasks: Sequence[str], ontology: Ontolo
 
 @styled
 def plot_correlations(table: pd.DataFrame, routes: SavedRoutes, features: Features) -> Figure:
-    """Draws r of `correlate`'s table; a dot where q (BY) is small."""
+    """Draws r of `correlate`'s table."""
     names = [name for name in features.names if name in set(table["feature"])]
     row = table["feature"].map({name: number for number, name in enumerate(names)}).astype(int)
     layer = table["layer"].map({name: number for number, name in enumerate(routes.layers)}).astype(int)
     column = layer * routes.experts + table["expert"].astype(int)
     r_RC = np.full((max(1, len(names)), len(routes.layers) * routes.experts), np.nan)
     r_RC[row, column] = table["r"]
-    scale = Scale(f"correlation r; dots: q (BY) < {SIGNIFICANT}")
+    scale = Scale("correlation r")
     axes = draw_by_expert(r_RC, routes.layers, 0.155, scale)
     axes.set_facecolor("0.85")
-    small = table["q_by"] < SIGNIFICANT
-    shades = np.where(table["r"][small].abs() > 0.6, "white", "black")  # visible on any colour
-    axes.scatter(column[small] + 0.5, row[small] + 0.5, s=4, c=shades)
     draw_borders(axes.axhline, [(name.partition(":")[0],) for name in names])
     name_rows(axes, names or [""])
     add_key(axes, scale)

@@ -22,7 +22,7 @@ from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_short
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import SECTIONS
-from routing_moe.analysis.correlation import SIGNIFICANT, correlate
+from routing_moe.analysis.correlation import correlate
 from routing_moe.analysis.route_metrics import ALL, dynamics_table, neighbour_table, overlap
 from routing_moe.analysis.runs import ExplainedRun, notes_of
 from routing_moe.analysis.saved_routes import best_step, expert_name, load_history, steps_with_routes
@@ -76,8 +76,8 @@ vegaEmbed("#charts", spec, {{renderer: "svg", actions: false}}).then(() => perfo
 """
 
 
-def render(runs: Sequence[ExplainedRun], title: str, permutations: int, seed: int = 0) -> str:
-    """Returns the page. permutations: of the tasks, for the p of correlations."""
+def render(runs: Sequence[ExplainedRun], title: str) -> str:
+    """Returns the page."""
     notes, tables = notes_of(runs), {"Origin": pd.DataFrame(map(origin, runs))}
     cells = {run.name: route_rows(run) for run in runs}
     first = {name: cells[runs[0].name][0][name] for name in ("task", "layer")}
@@ -94,7 +94,7 @@ def render(runs: Sequence[ExplainedRun], title: str, permutations: int, seed: in
         steps = steps_with_routes(run.place)
         if steps and run.routes.step != (best := best_step(run.place, steps)):
             notes.append(f"{run.name}: routes are of step {run.routes.step}, but scores of step {best}")
-        table = correlate(run.routes, run.features, permutations, seed)
+        table = correlate(run.routes, run.features, permutations=0)
         if len(table):
             charts.append(correlation_map(run.name, table))
         drops = drops_of(run)
@@ -299,18 +299,13 @@ def curves(runs: Sequence[ExplainedRun]) -> alt.ConcatChart | None:
     return alt.concat(*charts, columns=3) if charts else None
 
 
-def correlation_map(name: str, table: pd.DataFrame) -> alt.LayerChart:
-    """Returns features by experts: the significant correlations, and the strongest of each feature."""
-    is_strong = table.groupby("feature").cumcount() < STRONGEST  # the table is in order of p and |r|
-    rows = table[is_strong | (table["q_by"] < SIGNIFICANT)].sort_values(["layer", "expert"])
+def correlation_map(name: str, table: pd.DataFrame) -> alt.Chart:
+    """Returns features by experts: the strongest correlations of each feature."""
+    rows = table.groupby("feature").head(STRONGEST).sort_values(["layer", "expert"])  # in order of |r|
     rows["expert"] = [expert_name(row.layer, row.expert) for row in rows.itertuples()]
-    rows = rows[["feature", "expert", "r", "p", "q_by"]]
-    title = f"{name}: correlations of weights with features; dots: q (BY) < {SIGNIFICANT}"
-    numbers = [alt.Tooltip(f"{field}:Q", format=".3g") for field in ("r", "p", "q_by")]
-    y = alt.Y("feature:N", title=None, axis=NAMES)
-    cells = expert_map(rows, title, y, "r", "feature:N", *numbers)
-    dots = cells.transform_filter(f"datum.q_by < {SIGNIFICANT}").mark_circle(size=12)
-    return cells + dots.encode(color=alt.value("black"))
+    title = f"{name}: the {STRONGEST} strongest correlations of each feature with weights"
+    y, r = alt.Y("feature:N", title=None, axis=NAMES), alt.Tooltip("r:Q", format=".3g")
+    return expert_map(rows[["feature", "expert", "r"]], title, y, "r", "feature:N", r)
 
 
 def drop_map(name: str, rows: pd.DataFrame) -> alt.Chart:

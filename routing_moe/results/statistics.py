@@ -1,4 +1,4 @@
-"""Intervals and p-values for means over tasks and seeds; corrections for multiple tests. Pure functions.
+"""Intervals and p-values for means over tasks and seeds, corrections for multiple tests, permutation tests.
 
     found = mean_interval(differences_ST)     # seeds x tasks, paired differences
     found.low, found.high, found.p, found.detectable, found.over
@@ -9,6 +9,7 @@ intervals, which explains the choice of the design.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,8 @@ DESIGNS = {"seeds": SEEDS_ALONE, "seeds_and_tasks": SEEDS_AND_TASKS, "tasks": TA
 AUTO = "auto"
 TWO_WAY_FROM = 5  # seeds: with fewer, the two-way interval covers too little
 ROUNDING = 1e-12  # a standard error below this share of the values is rounding error
+PERMUTATIONS = 10_000
+DIGITS = 9  # of a permuted statistic: values that differ by rounding errors are equal
 NONE = float("nan")
 
 
@@ -137,16 +140,24 @@ def holm(p_M) -> np.ndarray:
     return corrected_M
 
 
-def benjamini_yekutieli(p_M) -> np.ndarray:
-    """Returns q-values (M,) of Benjamini & Yekutieli (2001): those of BH times 1 + 1/2 + ... + 1/M.
+# ---------------------------------------------------------------------------- permutation tests
 
-    They bound the false discovery rate under any dependence. BH does not cover the negative dependence of
-    weights that sum to 1 in a layer. NaN stays NaN and does not count as a test.
+
+def permutation_test(statistic: Callable, values_N: np.ndarray, permutations: int, batch: int = 1000):
+    """Returns scipy's result of a one-sided test: statistic, pvalue, null_distribution (P,).
+
+    p: how often is the statistic, a function (..., N) to (...), as large for the values in another order? All
+    N! orders are tried if they are not more than `permutations`, else random ones with seed 0; then the least
+    p is 1 / (1 + permutations) (Phipson & Smyth 2010). batch: orders of one call, which bounds the memory.
     """
-    p_M = np.asarray(p_M, dtype=float)
-    q_M, tested = np.full(p_M.shape, np.nan), ~np.isnan(p_M)
-    if tested.any():
-        from scipy.stats import false_discovery_control
+    from scipy import stats  # takes most of a second to import
 
-        q_M[tested] = false_discovery_control(p_M[tested], method="by")
-    return q_M
+    return stats.permutation_test(
+        (values_N,),
+        lambda values_PN, axis: np.round(statistic(values_PN), DIGITS),
+        permutation_type="pairings",
+        alternative="greater",
+        n_resamples=permutations,
+        batch=batch,
+        rng=0,
+    )

@@ -25,12 +25,12 @@ from dataloader.gym import Gym
 from dataloader.labels import Labelling, ontology_labels, read_labels
 from dataloader.ontology import Ontology, ontology_path
 from dataloader.task_splits import load_split
-from routing_moe.analysis.permutations import permutation_test
 from routing_moe.config.console import run_command
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, flag_problems, group
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, flag_problems, group
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
 from routing_moe.results.markdown import markdown_table, shown_p
+from routing_moe.results.statistics import PERMUTATIONS, permutation_test
 from task.task_emb.settings import chosen_tasks, split_of
 
 MIN_TASKS = 3
@@ -60,8 +60,7 @@ class InspectSettings(Command):
     task_ontology: str | None = LABELS(None, "two-level ontology JSON (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)", metavar="FILE")
     labels: str | None = LABELS(None, "further labellings: a column task, and columns of labels, or columns of 0 and 1 named labelling:value", metavar="CSV")
     neighbours: int = STATISTICS(3, "number of nearest neighbours", metavar="K", range=AT_LEAST_1)
-    permutations: int = STATISTICS(10_000, "permutations of the labels; the smallest possible p is 1 / (1 + P)", metavar="P", range=AT_LEAST_1)
-    seed: int = STATISTICS(0, "seed of the permutations", range=SEED)
+    permutations: int = STATISTICS(PERMUTATIONS, "permutations of the labels; the smallest possible p is 1 / (1 + P)", metavar="P", range=AT_LEAST_1)
     output_dir: Path = OUTPUT(REQUIRED, "output folder; existing results are replaced", metavar="FOLDER")
 # fmt: on
 
@@ -88,7 +87,7 @@ def run(settings: InspectSettings) -> None:
         distances[name] = distance_NN = cosine_distances_of_centred(vectors_ND)
         for labelling, label_of in labellings.items():
             labels = [label_of.get(task) for task in tasks]
-            result = agreement(distance_NN, labels, k, settings.permutations, settings.seed)
+            result = agreement(distance_NN, labels, k, settings.permutations)
             results.append(dict(vectors=name, dimension=vectors_ND.shape[1], labelling=labelling) | result)
     table = pd.DataFrame(results)
     left_out = sorted({task for rows in vectors.values() for task in rows} - set(tasks))
@@ -181,7 +180,7 @@ def majority(labels_XK: np.ndarray) -> np.ndarray:
     return np.take_along_axis(labels_XK, winner_X1, axis=-1)[..., 0]
 
 
-def agreement(distance_NN: np.ndarray, labels: Sequence, k: int, permutations: int, seed: int = 0) -> dict:
+def agreement(distance_NN: np.ndarray, labels: Sequence, k: int, permutations: int) -> dict:
     """Returns {statistic: value} of the tasks whose label is not None.
 
     tasks, labels: their numbers; scored: tasks with a label that occurs twice. silhouette: the mean of these
@@ -199,14 +198,14 @@ def agreement(distance_NN: np.ndarray, labels: Sequence, k: int, permutations: i
         return result
     nearest_NK = nearest(distance_NN, k)
 
-    def accuracies(orders_PN: np.ndarray) -> np.ndarray:
-        label_ids_PN = label_ids_N[orders_PN]
-        is_correct_PN = majority(label_ids_PN[:, nearest_NK]) == label_ids_PN
-        return (is_correct_PN & is_scored[label_ids_PN]).sum(axis=1) / scored
+    def accuracies(label_ids_PN: np.ndarray) -> np.ndarray:
+        is_correct_PN = majority(label_ids_PN[..., nearest_NK]) == label_ids_PN
+        return (is_correct_PN & is_scored[label_ids_PN]).sum(axis=-1) / scored
 
-    at_once = max(1, AT_ONCE // (nearest_NK.size * k))
-    accuracy, p, chance = permutation_test(accuracies, len(rows), permutations, seed, at_once)
-    result |= dict(accuracy=float(accuracy), chance=float(chance), p=float(p))
+    batch = max(1, AT_ONCE // (nearest_NK.size * k))
+    test = permutation_test(accuracies, label_ids_N, permutations, batch)
+    chance = test.null_distribution.mean()
+    result |= dict(accuracy=float(test.statistic), chance=float(chance), p=float(test.pvalue))
     if is_scored.sum() > 1:
         from sklearn.metrics import silhouette_score
 
