@@ -1,12 +1,10 @@
-"""Labels of tasks: category and subcategory from the ontology, and further labels from a CSV file.
+"""Labels of tasks: category and subcategory from the ontology, and a CSV file of further ones.
 
     task,format,skill:negation,skill:entailment
     rte-negated,pair,1,1
 
 A column without colon, such as "format", is a kind of label, and its cells are the labels. Columns named
-`kind:value` contain 0 or 1 and together give one label per task: the values that are 1, such as
-"negation+entailment". A task has no label of a kind if the cell is empty, or if all columns of the kind
-are 0.
+`kind:value` contain 0 or 1. An empty cell means unknown.
 """
 
 import csv
@@ -17,7 +15,7 @@ from dataloader.errors import InputError, did_you_mean, in_short
 from dataloader.ontology import UNCATEGORISED, Ontology
 
 ONTOLOGY_KINDS = ("category", "subcategory")
-ZERO_OR_ONE = {"0": False, "1": True, "0.0": False, "1.0": True}  # pandas writes 1.0 where a cell is empty
+ZERO_OR_ONE = ("0", "1", "0.0", "1.0")  # pandas writes 1.0 where a cell is empty
 
 Labelling = dict[str, str]  # {task: label}; tasks without a label are missing
 
@@ -30,19 +28,6 @@ def ontology_labels(tasks: Iterable[str], ontology: Ontology) -> dict[str, Label
         "category": {task: category for task, (category, _) in known.items()},
         # The category is part of the label, because several categories may have a subcategory "other".
         "subcategory": {task: f"{category}/{sub}" for task, (category, sub) in known.items()},
-    }
-
-
-def read_labels(path: str | Path) -> dict[str, Labelling]:
-    """Returns {kind: labelling} of a CSV file, with kinds in the order of the columns. Raises InputError."""
-    header, rows = read_task_table(path)
-    return {
-        kind: {
-            task: label
-            for task, cells in rows.items()
-            if (label := _label({value: cells[column] for value, column in columns.items()}))
-        }
-        for kind, columns in kinds_of(header).items()
     }
 
 
@@ -80,15 +65,6 @@ def kinds_of(header: Sequence[str]) -> dict[str, dict[str, int]]:
             kind, _, value = name.partition(":")
             kinds.setdefault(kind, {})[value] = column
     return kinds
-
-
-def _label(cells: dict[str, str]) -> str:
-    """Returns the label that the cells {value: cell} of a kind give; "" for none."""
-    if "" in cells:
-        return cells[""]
-    if not all(cells.values()):
-        return ""
-    return "+".join(value for value, cell in cells.items() if ZERO_OR_ONE[cell])
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:

@@ -63,16 +63,8 @@ def correlated(n_layers, n_experts, n_features):
 
 
 def similarities(n_tasks, names) -> dict[str, np.ndarray]:
-    draw, note = np.random.default_rng(0), "category: accuracy 0.12, chance 0.34"
+    draw, note = np.random.default_rng(0), "category: Mantel's r 0.12"
     return {f"{name}\n{note}": draw.uniform(-1, 1, (n_tasks, n_tasks)) for name in names}
-
-
-def agreement(names, kinds) -> pd.DataFrame:
-    draw = np.random.default_rng(0)
-    rows = [(name, kind, 36, 3, *draw.uniform(size=3)) for name in names for kind in kinds]
-    table = pd.DataFrame(rows, columns=["vectors", "labelling", "scored", "k", "accuracy", "chance", "p"])
-    table.loc[0, ["accuracy", "chance", "p"]] = np.nan
-    return table
 
 
 def compared(variants, n_categories, n_runs):
@@ -150,7 +142,6 @@ PICTURES = {
     "comparison": lambda: dots.plot_comparison(*compared([SIGNS, *KINDS[:4]], 3, 3)),
     "gains, many systems": lambda: dots.plot_gains(*gain_tables(4, 4), "a baseline of a long name " * 3),
     "gains, many tasks": lambda: dots.plot_gains(*gain_tables(24, 1), SIGNS),
-    "agreement": lambda: dots.plot_agreement(agreement(["a", SIGNS, LONG], KINDS[:6])),
     "feature drops": lambda: dots.plot_feature_drops(feature_drops(FEATURES), 3),
     "load": lambda: lines.plot_load([routes(20, 12, 3, n, f"{LONG}{n}") for n in range(3)]),
     "dynamics": lambda: lines.plot_dynamics(dynamics_table(history(5, 5, 12, 3))),

@@ -8,10 +8,9 @@ import pytest
 from planted_routes import features_of_columns, one_hot, random_routes, routes_of
 
 from dataloader.errors import InputError
-from dataloader.labels import read_labels
 from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import correlate, top_experts
-from routing_moe.analysis.features import SHIPPED_FEATURES, features_of
+from routing_moe.analysis.features import features_of
 from routing_moe.report.files import features_markdown
 
 TREE = {"words": {"meaning": ["hot", "big"], "form": ["cats"]}, "numbers": {"all": ["one"]}}
@@ -78,11 +77,10 @@ def test_all_crossfit_tasks_have_features():
     for name in own:
         assert features.is_binary(name)
         assert 1 <= features.column(name).sum() < 160, name
-    labels = read_labels(SHIPPED_FEATURES)
-    assert labels["format"]["boolq"] == "classification"
-    assert labels["format"]["squad-with_context"] == "extractive"
-    assert labels["format"]["freebase_qa"] == "closed_book"
-    assert labels["skill"]["glue-wnli"] == "commonsense+coreference+inference"
+    for name, task in dict(
+        classification="boolq", extractive="squad-with_context", closed_book="freebase_qa"
+    ).items():
+        assert features.column(f"format:{name}")[ontology.tasks.index(task)] == 1
 
 
 # ---- correlations

@@ -20,7 +20,7 @@ from tiny_runs import run
 
 from dataloader.errors import InputError
 from dataloader.gym import Gym
-from dataloader.labels import read_labels
+from dataloader.labels import read_task_table
 from dataloader.ontology import Ontology
 from dataloader.task_files import read_jsonl, read_tsv
 from dataloader.task_splits import load_split
@@ -146,7 +146,7 @@ READERS = {
     "new.jsonl": lambda path: list(read_queries(str(path))),
     "rows.jsonl": read_jsonl,
     "routes.json": read_routes,
-    "features.csv": read_labels,
+    "features.csv": read_task_table,
     "gym/split.json": load_split,
     "gym/ontology.json": Ontology.load,
     "gym/metrics.json": lambda path: Gym(path.parent).metric("colour"),

@@ -257,21 +257,6 @@ def test_the_scale_of_gains_is_logarithmic_beyond_most_of_them_if_a_few_are_huge
     assert dots.plot_gains(pd.concat(tasks), per_system, "base").axes[0].get_xscale() == "linear"
 
 
-def test_a_dot_is_accuracy_a_tick_chance_and_hollow_dots_are_not_significant():
-    table = sample.agreement(["a", "b"], ["category", "subcategory"])
-    by_category = table["labelling"] == "category"
-    table.loc[by_category, ["accuracy", "chance", "p"]] = [[0.4, 0.3, 0.2], [0.6, 0.2, 0.01]]
-    table.loc[1, "accuracy"] = np.nan
-    first, second = dots.plot_agreement(table).axes
-    drawn = [line for line in first.lines if line.get_marker() == "o"]
-    assert [float(line.get_xdata()[0]) for line in drawn] == [0.4, 0.6]
-    assert [line.get_color() == "white" for line in drawn] == [True, False]
-    assert [float(line.get_xdata()[0]) for line in first.lines if line.get_marker() == "|"] == [0.3, 0.2]
-    assert [axes.get_title() for axes in (first, second)] == ["category (36)", "subcategory (36)"]
-    assert [texts_of(axes.texts) for axes in (first, second)] == [[], ["-"]]
-    assert texts_of(first.get_yticklabels()) == ["a", "b"]
-
-
 def test_feature_drops_are_dots_of_the_tasks_with_and_without_the_feature():
     table = sample.feature_drops(["skill:a", "skill:b"])
     table.loc[table["group"] == "without feature", "drop"] = -0.2

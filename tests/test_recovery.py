@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from planted_routes import features_of_columns, one_hot, routes_of
+from planted_routes import features_of_columns, one_hot
 from sklearn.metrics import adjusted_mutual_info_score
 
 from routing_moe.analysis import route_metrics
@@ -50,7 +50,7 @@ def test_ties_give_more_clusters_and_equal_routes_are_never_divided():
     assert len(set(clusters(np.abs(places[:, None] - places) / 30, 3))) == 3
 
 
-def kinds_routes(seed=0):
+def kinds_apart(seed=0):
     """Twelve tasks of three kinds; each kind mostly uses its own expert in each layer."""
     draw = np.random.default_rng(seed)
     kind_N = np.repeat(range(3), 4)
@@ -58,15 +58,15 @@ def kinds_routes(seed=0):
     values_NLE = (
         0.8 * one_hot(np.stack([(kind_N + layer) % 3 for layer in range(4)], axis=1)) + 0.2 * noise_NLE
     )
-    return routes_of(values_NLE), {f"kind:{k}": kind_N == k for k in range(3)}
+    return 1 - route_metrics.overlap(values_NLE), {f"kind:{k}": kind_N == k for k in range(3)}
 
 
 def test_planted_kinds_are_recovered_and_others_are_not():
-    routes, kinds = kinds_routes()
+    apart_NN, kinds = kinds_apart()
     draw = np.random.default_rng(5)
     other = np.arange(12) % 2  # half of each kind
     columns = {**kinds, "other:a": other == 0, "other:b": other == 1, "length": draw.normal(size=12)}
-    table = recovery_table(routes, features_of_columns(columns), permutations=999).set_index("kind")
+    table = recovery_table(apart_NN, features_of_columns(columns), permutations=999).set_index("kind")
     kind = table.loc["kind"]
     assert (kind.ami, kind.labels, kind.clusters, kind.tasks) == (pytest.approx(1.0), 3, 3, 12)
     assert kind.mantel_r > 0.9
@@ -78,12 +78,12 @@ def test_planted_kinds_are_recovered_and_others_are_not():
 
 
 def test_tasks_with_unknown_kinds_are_left_out_and_uninformative_kinds_are_nan():
-    routes, kinds = kinds_routes()
+    apart_NN, kinds = kinds_apart()
     lacking = {name: np.where(np.arange(12) == 0, np.nan, column) for name, column in kinds.items()}
     own = {f"own:{n}": np.arange(12) == n for n in range(12)}
     few = {"few:a": np.where(np.arange(12) < 9, np.nan, 1.0)}
     columns = {**lacking, **own, **few, "same:a": np.ones(12)}
-    table = recovery_table(routes, features_of_columns(columns), permutations=99).set_index("kind")
+    table = recovery_table(apart_NN, features_of_columns(columns), permutations=99).set_index("kind")
     assert table.loc["kind", "tasks"] == 11
     assert table.loc["own", ["ami", "mantel_r"]].isna().all()
     assert table.loc["same", ["ami", "mantel_r"]].isna().all()

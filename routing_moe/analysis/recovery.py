@@ -1,6 +1,6 @@
-"""Do tasks with similar routes have similar features? Mantel's test, and clusters of routes against labels.
+"""Do tasks with similar routes or vectors have similar features? Mantel's test, and clusters against labels.
 
-    recovery_table(routes, features)
+    recovery_table(1 - overlap(routes.values_NLE), features)
 
 N tasks, P permutations.
 """
@@ -21,10 +21,9 @@ from routing_moe.analysis.correlation import standardised
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.runs import read_runs
-from routing_moe.analysis.saved_routes import SavedRoutes
 from routing_moe.model.configuration import Mixture
 from routing_moe.model.route_clusters import average_linkage
-from routing_moe.results.markdown import markdown_table, whole
+from routing_moe.results.markdown import markdown_table, shown_p, whole
 from routing_moe.results.runs import Run
 from routing_moe.results.statistics import PERMUTATIONS, holm, permutation_test
 
@@ -36,32 +35,33 @@ SHOWN = dict(labels="labels", ami="AMI", mantel_r="Mantel r", mantel_p="p", mant
 COLUMNS = ["kind", "tasks", "labels", "clusters", "ami", "mantel_r", "mantel_p"]
 
 
-def recovery_table(routes: SavedRoutes, features: Features, permutations: int = PERMUTATIONS) -> pd.DataFrame:
+def recovery_table(
+    apart_NN: np.ndarray, features: Features, permutations: int = PERMUTATIONS
+) -> pd.DataFrame:
     """Returns a row for each kind of features: labels, adjusted mutual information, Mantel's r and p.
 
-    Only tasks with all features of the kind known are used. A task's label is the set of features that are 1;
-    the routes are clustered (average linkage of 1 - overlap) into as many clusters as there are labels (see
-    `clusters` for ties). Distances of features are Jaccard's, of a number the absolute difference. NaN if all
-    tasks have the same label or route, and for ami also if all labels differ. ami: Vinh et al. (2010), 0 by
-    chance, 1 if clusters and labels agree. mantel_p_holm: corrected for all kinds of the table.
+    apart_NN: distances of the tasks by routes or vectors. Only tasks with all features of the kind known are
+    used. A task's label is the set of features that are 1; the tasks are clustered (average linkage) into as
+    many clusters as there are labels (see `clusters` for ties). Distances of features are Jaccard's, of a
+    number the absolute difference. NaN if all tasks have the same label or are equally far apart, and for ami
+    also if all labels differ. ami: Vinh et al. (2010), 0 by chance, 1 if clusters and labels agree.
+    mantel_p_holm: corrected for all kinds of the table.
     """
-    if routes.tasks != features.tasks:
-        raise ValueError("routes and features are of different tasks")
     rows = []
     for kind, columns in features.kinds.items():
         known_N = np.isfinite(features.values_NF[:, columns]).all(axis=1)
         if known_N.sum() < FEWEST_TASKS:
             continue
-        apart_NN, values_NF = 1 - overlap(routes.values_NLE[known_N]), features.values_NF[known_N][:, columns]
+        known_NN, values_NF = apart_NN[np.ix_(known_N, known_N)], features.values_NF[known_N][:, columns]
         is_binary = all(features.is_binary(features.names[column]) for column in columns)
         distances = pdist(values_NF.astype(bool), "jaccard") if is_binary else pdist(values_NF)
-        r, p = mantel_test(apart_NN, squareform(distances), permutations)
+        r, p = mantel_test(known_NN, squareform(distances), permutations)
         row = dict(kind=kind, tasks=len(values_NF), mantel_r=r, mantel_p=p)
         if is_binary:
             labels = ["".join(str(int(value)) for value in row_F) for row_F in values_NF]
             row["labels"] = count = len(set(labels))
-            if 1 < count < len(labels) and not routes.are_equal:
-                clusters_N = clusters(apart_NN, count)
+            if 1 < count < len(labels) and not np.isnan(r):
+                clusters_N = clusters(known_NN, count)
                 row["clusters"] = len(set(clusters_N))
                 row["ami"] = adjusted_mutual_info_score(labels, clusters_N)
         rows.append(row)
@@ -103,14 +103,16 @@ def clusters(apart_NN: np.ndarray, count: int) -> np.ndarray:
     return fcluster(tree, max(heights[left >= count], default=0.0), "distance")
 
 
-def recovery_markdown(table: pd.DataFrame) -> str:
-    """Returns the rows of `recovery_table`, with a column run, as Markdown, with an explanation."""
+def recovery_markdown(table: pd.DataFrame, name: str, of: str = "routes") -> str:
+    """Returns the rows of `recovery_table`, with a column `name`, as Markdown, with an explanation."""
     if table.empty:
-        return "No kind of features is known for enough tasks to compare it with routes."
-    table = table.assign(labels=table["labels"].map(whole)).set_index("kind")[["run", "tasks", *SHOWN]]
+        return f"No kind of features is known for enough tasks to compare it with {of}."
+    as_text = dict(labels=whole, mantel_p=shown_p, mantel_p_holm=shown_p)
+    texts = {column: table[column].map(shown) for column, shown in as_text.items()}
+    table = table.assign(**texts).set_index("kind")[[name, "tasks", *SHOWN]]
     return (
-        "Do tasks with similar routes have similar features? AMI: adjusted mutual information of clusters of "
-        "routes and labels (0 by chance, 1 best); Mantel: correlation of distances by routes and features, p "
+        f"Do tasks with similar {of} have similar features? AMI: adjusted mutual information of clusters of "
+        f"{of} and labels (0 by chance, 1 best); Mantel: correlation of distances by {of} and features, p "
         f"by permutations of the tasks.\n\n{markdown_table(table.rename(columns=SHOWN))}"
     )
 
@@ -131,7 +133,8 @@ def recovery_of_runs(
         if Mixture.load(run.folder / "best").routes_by_task:
             (explained,) = read_runs([run.folder], task_ontology=task_ontology)
             check_kinds(kinds, explained.features)
-            found = recovery_table(explained.routes, explained.features, permutations=0)
+            apart_NN = 1 - overlap(explained.routes.values_NLE)
+            found = recovery_table(apart_NN, explained.features, permutations=0)
             table = table.merge(found, how="left", on="kind")
         tables.append(table.assign(variant=run.variant, run=run.name, seed=run.seed))
     return pd.concat(tables, ignore_index=True).reindex(columns=COLUMNS_OF_RUNS)

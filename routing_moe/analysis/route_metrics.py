@@ -131,27 +131,23 @@ def dynamics_table(history: History) -> pd.DataFrame:
 def neighbour_table(
     routes: SavedRoutes, alike_NN: np.ndarray, ontology: Ontology, count: int
 ) -> pd.DataFrame:
-    """Returns the `count` tasks with the most similar routes for each task; ties keep the order of tasks.
-
-    alike_NN: overlap of each pair of routes. same_category: 1 or 0, empty if a category is unknown.
-    """
-    order_NN = np.argsort(-np.round(alike_NN, 9), axis=1, kind="stable")
-    nearest_NK = [order_N[order_N != n][:count] for n, order_N in enumerate(order_NN)]
-    table = neighbours(routes.tasks, nearest_NK, alike_NN, ontology)
+    """Returns `neighbours` by routes. alike_NN: overlap of each pair of routes."""
+    table = neighbours(routes.tasks, alike_NN, ontology, count)
     return table.rename(columns={"similarity": "overlap"}).drop(columns="same_subcategory")
 
 
 def neighbours(
-    tasks: Sequence[str], nearest_NK: Sequence, similarity_NN: np.ndarray, ontology: Ontology
+    tasks: Sequence[str], similarity_NN: np.ndarray, ontology: Ontology, count: int
 ) -> pd.DataFrame:
-    """Returns a row for each task and each of its K nearest tasks, in their order.
+    """Returns a row for each task and each of the `count` most similar tasks; ties keep the order of tasks.
 
     same_category, same_subcategory: 1 or 0, empty if one of the two tasks is not in the ontology.
     """
+    order_NN = np.argsort(-np.round(similarity_NN, 9), axis=1, kind="stable")
     rows = []
     for n, task in enumerate(tasks):
-        kind = ontology.category(task)
-        for rank, other in enumerate(nearest_NK[n], start=1):
+        kind, others_N = ontology.category(task), order_NN[n][order_NN[n] != n]
+        for rank, other in enumerate(others_N[:count], start=1):
             other_kind = ontology.category(tasks[other])
             same = (int(kind[0] == other_kind[0]), int(kind == other_kind))
             if UNCATEGORISED in (kind, other_kind):

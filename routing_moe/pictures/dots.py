@@ -1,4 +1,4 @@
-"""Named rows of dots or bars in panels: comparisons, gains, agreement with labels, drops of features."""
+"""Named rows of dots or bars in panels: comparisons, gains, drops of features."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -24,7 +24,6 @@ from routing_moe.pictures.style import (
 from routing_moe.results.gains import MARK, MIN_BASELINE, shown_arg, shown_task_gain
 
 NARROWEST_SCALE = 0.02  # of scores and gains: smaller differences do not fill a panel
-TICK = dict(linestyle="", marker="|", markersize=7, color=DARK, zorder=3)
 DOT = dict(linestyle="", marker="o", markersize=4.2, color=BLUE, markeredgecolor=BLUE, zorder=4)
 HOLLOW = DOT | {"color": "white"}
 
@@ -174,29 +173,6 @@ def set_gain_scale(axes: Axes, values: np.ndarray, sizes: pd.Series) -> None:
     else:
         set_scale(axes, values)
     axes.xaxis.set_major_formatter(lambda tick, _: f"{100 * tick:.6g}%")
-
-
-@styled
-def plot_agreement(table: pd.DataFrame) -> Figure:
-    """Draws a panel for each labelling, a row for each folder of vectors: accuracy and chance."""
-    names, scored = table["vectors"].unique(), table.groupby("labelling", sort=False)["scored"].first()
-    figure, panels = dot_panels(names, [f"{short(kind)} ({n})" for kind, n in scored.items()], 0.17, 0.95)
-    for axes, kind in zip(panels, scored.index, strict=True):
-        axes.set_xlim(-0.04, 1.04)
-        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-        rows = table[table["labelling"] == kind].set_index("vectors").loc[names]
-        for place, row in enumerate(rows.itertuples()):
-            if np.isnan(row.accuracy):
-                axes.text(0, place, "-", ha="center", va="center", color=DARK)
-                continue
-            axes.plot([row.chance, row.accuracy], [place] * 2, color="0.6", linewidth=0.8, zorder=1)
-            axes.plot([row.chance], [place], label="chance: permuted labels", **TICK)
-            label, style = ("accuracy, p < 0.05", DOT) if row.p < 0.05 else ("p ≥ 0.05", HOLLOW)
-            axes.plot([row.accuracy], [place], label=label, **style)
-    k = table["k"].iloc[0]
-    whose = "the nearest task's" if k == 1 else f"that of the {k} nearest tasks' majority"
-    add_legend(figure, f"share of tasks whose label is {whose} (number of tasks in brackets)")
-    return figure
 
 
 @styled

@@ -51,7 +51,8 @@ def write_feature_files(settings: CorrelateSettings, runs: Sequence[ExplainedRun
     output_dir.mkdir(parents=True, exist_ok=True)
     for run in ProgressBar(runs, "correlating", unit="run"):
         table = correlate(run.routes, run.features)
-        top, recovery = top_experts(table, settings.top), recovery_table(run.routes, run.features)
+        top = top_experts(table, settings.top)
+        recovery = recovery_table(1 - overlap(run.routes.values_NLE), run.features)
         for file, of_run in zip(tables, (table, top, recovery), strict=True):
             tables[file].append(of_run.assign(run=run.name))
         sections.append(features_markdown(run, top))
@@ -61,7 +62,7 @@ def write_feature_files(settings: CorrelateSettings, runs: Sequence[ExplainedRun
     for file, of_runs in tables.items():
         joint = pd.concat(of_runs, ignore_index=True)
         write_table(joint[["run", *joint.columns.drop("run")]], output_dir / f"{file}.csv")
-    sections.append(recovery_markdown(pd.concat(tables["recovery"])))
+    sections.append(recovery_markdown(pd.concat(tables["recovery"]), "run"))
     text = "\n\n".join(sections) + "\n"
     write_text(output_dir / "features.md", text)
     return text
