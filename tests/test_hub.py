@@ -50,6 +50,7 @@ def test_a_mixture_and_its_base_are_downloaded_with_the_given_token(hub_client, 
     hub_client.tokens.clear()
     RoutedModel.from_pretrained("me/moe", token="mine")
     assert hub_client.tokens == {"me/moe": "mine", "me/base": "mine"}
+    assert (hub.known_folder("me/base") / "chat_template.jinja").is_file()
     fields = dict(num_experts=2, task_names=["a"], expert_kind="lora")
     hub_client.publish("me/bart", write_bart(tmp_path / "bart"))
     bart = RoutingBartForConditionalGeneration.from_bart("me/bart", **fields)

@@ -13,7 +13,7 @@ import pytest
 from dataloader.building.report import UNCOMPARED, Line, write_report
 from routing_moe.cli import push
 from routing_moe.config.assemble import AssembleSettings, AverageSettings
-from routing_moe.config.flags import flags_of, value_type
+from routing_moe.config.flags import flags_of, parse, value_type
 from routing_moe.config.merge import MergeSettings
 from routing_moe.config.train import TrainSettings
 from routing_moe.report.shared_run import without_places
@@ -36,7 +36,7 @@ def described(command, value_of) -> dict:
     """Returns the record of a command all of whose places are `value_of(flag)`, as run.json has it."""
     values = {name: value_of(name) for name in may_be_places(command)}
     several = {field.name for field in dataclasses.fields(command) if value_type(field.type)[1]}
-    words = [word for name, one in values.items() for word in (f"--{name}={one}", f"--{name}", one)]
+    words = [word for name, one in values.items() for word in (f"--{name}", one)]
     settings = {name: [one, f"task={one}"] if name in several else one for name, one in values.items()}
     return {"settings": settings, "command": shlex.join(["routing-moe", *words])}
 
@@ -84,6 +84,7 @@ class Secrets:
             record["settings"] |= {"task_ontology": None}
         record["settings"]["initialize_from_vanilla"] = self.kind == "path"  # else from --checkpoint
         settings = json.loads((run / "run.json").read_text())["settings"] | record["settings"]
+        settings["unknown"] = "Secret-unknown"
         change(run / "run.json", **record | {"settings": settings}, hub={self.value("hub"): "commit"})
         for name, command in MADE_BY.items():
             made = {self.value("made"): {}}
@@ -116,29 +117,43 @@ def test_no_secret_in_a_setting_a_record_or_a_text_is_shared(kind, copy, world, 
     found = {n: set(re.findall(pattern, n.encode() + path.read_bytes())) for n, path in files.items()}
     assert {name: places for name, places in found.items() if places} == {}
     sent = json.loads(files["run.json"].read_text())
-    assert sent["settings"]["taskvecs"] == ("taskvecs" if kind == "path" else "https://host/owner/taskvecs")
-    first = may_be_places(TrainSettings)[0]
-    shown = sent["settings"][first]
-    assert shlex.split(sent["command"])[1:4] == [f"--{first}={shown}", f"--{first}", shown]
+    assert sent["settings"]["taskvecs"] == ("taskvecs" if kind == "path" else "")
+    assert sent["settings"]["seed"] == 42
+    assert "unknown" not in sent["settings"]
+    card = files["README.md"].read_text()
+    assert sent["command"] in card
+    assert "routing-moe train" in card
 
 
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("/home/me/my runs/moe", "moe"),
-        ("clusters of /home/me/secret proj/run 1/vec", "clusters of vec"),
-        ("https://me:secret@host/x,y@z?token=secret", "https://host/x,y@z"),
-        ("no cost.json with /home/me/my moe/; see there", "no cost.json with ; see there"),
-        ("sqlite:////home/me/x.db", "sqlite:x.db"),
-        ("--train_dir=data/../../me/gym here", "--train_dir=gym here"),
-        ("git+https://me:hf_tok@host/x, then", "git+https://host/x, then"),
-        ("data/gym, ./a/b, https://hub.example/a/b, owner/name@v1, 1/E, <s> </s> a </s>", None),
-        ({"a": ["/home/me/x", 3, None], "/home/me/y": 1}, {"a": ["x", 3, None], "y": 1}),
-        ({"command": "moe --a '/my data/x' --b=/c/d"}, {"command": "moe --a x --b=d"}),
+        ("/home/me/my runs/moe/", "moe"),
+        ("clusters of /home/me/secret proj/run 1/vec", "vec"),
+        ("see /secret", "secret"),
+        ("C:\\Users\\me\\moe", "moe"),
+        ("~/moe", "moe"),
+        ("data/../../me/gym here", "gym here"),
+        ("hf_tok@host/x", "x"),
+        ("a, https://me:secret@host/x?token=secret", ""),
+        ({"a": ["/home/me/x", 3, None], "/home/me/y": 1, "command": "moe"}, {"a": ["x", 3, None], "y": 1}),
+        *(
+            (text, text)
+            for text in ("data/gym", "owner/name@v1", "n/a", "yes/no questions", "clusters:8", "")
+        ),
+        *(({key: "</s>, a /b/ c"}, {key: "</s>, a /b/ c"}) for key in ("eos_token", "chat_template")),
     ],
 )
-def test_absolute_paths_become_names_and_urls_lose_secrets(text, shown):
-    assert without_places(text) == (text if shown is None else shown)
+def test_of_a_path_the_last_part_is_shared_and_of_a_url_nothing(text, shown):
+    assert without_places(text) == shown
+
+
+def test_the_command_on_the_card_gives_the_settings_that_are_shared(copy, tmp_path):
+    assert push.main([str(copy), "my-group/moe", "--dry_run", str(tmp_path / "shared")]) == 0
+    sent = json.loads((tmp_path / "shared/run.json").read_text())
+    given = parse(TrainSettings, shlex.split(sent["command"])[2:])
+    remade = json.loads(json.dumps(TrainSettings(**given).to_dict()))
+    assert {name: value for name, value in remade.items() if value != sent["settings"][name]} == {}
 
 
 def test_a_file_that_a_run_names_is_not_shared_as_something_else(copy, tmp_path):

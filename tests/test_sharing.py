@@ -89,7 +89,9 @@ def test_the_card_has_scores_with_baselines_and_what_the_routes_have_seen(writte
 
 def test_a_checkpoint_without_a_run_has_a_card(scored, tmp_path):
     alone = shutil.copytree(scored / "best", tmp_path / "alone")
+    (alone / "chat_template.jinja").write_text("{{ messages }}</s>")
     assert push.main([str(alone), NAME, "--dry_run", str(tmp_path / "shared"), "--license", "mit"]) == 0
+    assert (tmp_path / "shared/chat_template.jinja").read_text() == "{{ messages }}</s>"
     card = ModelCard.load(tmp_path / "shared/README.md")
     assert "It is not scored." in card.text
     assert card.data.license == "mit"

@@ -13,7 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from dataloader.errors import InputError, did_you_mean, in_brief
 
-SMALL_FILES = ["*.json", "*.txt", "*.model", "*.npy", "*.npz", "*.csv"]  # also those of a run
+SMALL_FILES = ["*.json", "*.txt", "*.model", "*.npy", "*.npz", "*.csv", "*.jinja"]  # also of a run
 OTHER_LIBRARIES = ["onnx/*", "openvino/*"]
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")  # a BART has one of them
 OTHER_TOKENIZERS = ("vocab.txt", "*.model")

@@ -1,10 +1,10 @@
-"""A run as a folder to share: its files without private places, and a model card.
+"""A run as a folder to share: the files and settings of a list, and a model card.
 
-Only regular files of known names in the run's own folder are copied. Ontology and skills of the gym that
-run.json names are read as such and written again: a run.json from elsewhere may name any file.
+Only regular files of known names in the run's own folder are sent, and only settings of `routing-moe train`;
+the command is made of these. Ontology and skills of the gym that run.json names are read as such and written
+again: a run.json from elsewhere may name any file. Of a path in a text only the last part is sent.
 """
 
-import contextlib
 import json
 import re
 import shlex
@@ -29,6 +29,8 @@ from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.assemble import ASSEMBLED_FILE
 from routing_moe.config.choices import BASELINES
+from routing_moe.config.flags import flags_of
+from routing_moe.config.train import TrainSettings
 from routing_moe.io.csv_files import read_table
 from routing_moe.io.hub import OTHER_TOKENIZERS, TOKENIZER_FILES, is_hub_name
 from routing_moe.io.run_folder import CLUSTERS_FILE, CURVES_FILE, load_run_settings
@@ -40,26 +42,18 @@ from routing_moe.results.scores import ScoresFile, read_scores, with_values
 from routing_moe.task_choice.texts import TEXTS_FILE
 
 TOKENS = (*TOKENIZER_FILES, "added_tokens.json")  # JSON with tokens, which may look like paths
+OF_TOKENS = re.compile(r"\w+_tokens?|added_tokens_decoder|chat_template")  # keys of tokenizer_config.json
 # All that is sent: files of the checkpoint and of the run in the folder itself, scores, routes of a step.
 CHECKPOINT_FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
-    *TOKENS, *OTHER_TOKENIZERS, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", NAMES_FILE,
-    VECTORS_FILE, TEXTS_FILE, PROGRESS_FILE, MERGE_FILE, ASSEMBLED_FILE, AVERAGED_FILE,
+    *TOKENS, *OTHER_TOKENIZERS, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "*.jinja",
+    NAMES_FILE, VECTORS_FILE, TEXTS_FILE, PROGRESS_FILE, MERGE_FILE, ASSEMBLED_FILE, AVERAGED_FILE,
 )  # fmt: skip
 RUN_FILES = ("run.json", COST_FILE, "losses.csv", CURVES_FILE, CLUSTERS_FILE, ONTOLOGY_FILE, OWN_FEATURES)
 ROUTE_FILES = ("route.npy", "route_t1.npy", "route_tasks.txt")
 SHARED = (*CHECKPOINT_FILES, *RUN_FILES, "best/*", "*-steps/*")
-# Of a URL: user and password before the host, and the query.
-SECRETS = re.compile(r"(?<=://)(?:[^/\s]*@)?([^?#\s]*)\S*")
-# From the start of a path to the last slash of the text: names may have spaces, so its end is not known.
-PLACES = re.compile(
-    r"""(?: file:/.*/
-        |   (?<![\w/.])(?!(?<=:)//[^/\s])/(?!\w*>)\S.*/    # absolute; not a URL, "and /or", </s>
-        |   (?<!\w)~[\w.-]*/(?:.*/)?                      # in a home
-        |   (?:(?<![^\s"',;()=:])(?:[^\s"',;()/=:]+/)+)?\.\./(?:.*/)?    # above this folder
-        )(?=.)""",
-    re.DOTALL | re.VERBOSE,
-)
+# A text that is no path: without slashes, or with a single one between words, as in a hub name.
+NO_PATH = re.compile(r"[^/\\]*|\w([\w. -]*\w)?/\w[\w. @-]*")
 CARD = """\
 A {kind} with {layers} layers and {experts}, trained on {tasks}, by the package `routing-moe`.
 
@@ -106,9 +100,10 @@ def write_shared_run(mixture: SavedMixture, name: str, license: str | None, fold
             (folder / place).parent.mkdir(exist_ok=True)
             shutil.copyfile(file, folder / place)
     if settings := load_run_settings(run):
-        described = load_json_object(run / "run.json", "the description of a run")
-        described["settings"] = settings | {"custom_tasks_splits": None, "task_ontology": None}
-        write(folder / "run.json", described)
+        sent = {name: without_places(settings[name]) for name in flags_of(TrainSettings) if name in settings}
+        sent |= {"custom_tasks_splits": None, "task_ontology": None}
+        described = load_json_object(run / "run.json", "the description of a run") | {"settings": sent}
+        write(folder / "run.json", described, command_of(sent))
         gym = Path(str(settings.get("train_dir") or run))
         terms = terms_of_use(gym, config.trained_tasks)
         with problem_context(f"{run / 'run.json'}, files of its data: "):
@@ -134,34 +129,44 @@ def files_to_share(checkpoint: Path, run: Path) -> dict[str, Path]:
     return files
 
 
-def write(target: Path, content: dict | pd.DataFrame) -> None:
-    """Writes JSON, or a table whose header is its first row, `without_places`."""
+def write(target: Path, content: dict | pd.DataFrame, command: str | None = None) -> None:
+    """Writes JSON, with a command, or a table whose header is its first row, `without_places`."""
     target.parent.mkdir(exist_ok=True)
     if isinstance(content, dict):
-        write_text(target, json.dumps(without_places(content), indent=1))
+        made_by = {"command": command} if command else {}
+        write_text(target, json.dumps(without_places(content) | made_by, indent=1))
     else:
         write_text(target, content.map(without_places).to_csv(index=False, header=False))
 
 
-def without_places(value):
-    """Returns a JSON value whose texts have no absolute path, but names of files, and no secret of a URL.
+def command_of(settings: dict) -> str:
+    """Returns the command with these settings, without those of defaults."""
+    words = TrainSettings.program.split()
+    for name, flag in flags_of(TrainSettings).items():
+        value = settings.get(name)
+        if value is None or value is False or value == getattr(TrainSettings, name, None):
+            continue
+        values = [] if value is True else map(str, value if isinstance(value, list) else [value])
+        words += [f"--{name}", *([",".join(values)] if flag.parse else values)]
+    return shlex.join(words)
 
-    The value of a key "command" is a line of a shell, whose words are texts of their own.
+
+def without_places(value):
+    """Returns a JSON value without commands, whose texts are no paths: of a path its last part, of a URL "".
+
+    Texts with tokens, such as "</s>", stay.
     """
     if isinstance(value, dict):
-        cleaned = {without_places(key): without_places(text) for key, text in value.items()}
-        if isinstance(line := value.get("command"), str):
-            with contextlib.suppress(ValueError):  # an open quote
-                cleaned["command"] = shlex.join(map(without_places, shlex.split(line)))
-        return cleaned
+        return {
+            without_places(key): text if OF_TOKENS.fullmatch(key) else without_places(text)
+            for key, text in value.items()
+            if key != "command"
+        }
     if isinstance(value, list | tuple):
         return [without_places(text) for text in value]
-    if not isinstance(value, str):
+    if not isinstance(value, str) or NO_PATH.fullmatch(value):
         return value
-    value = SECRETS.sub(r"\1", value)
-    if Path(value).is_absolute() or value.startswith(("~/", "../")):
-        return Path(value).name
-    return PLACES.sub("", value)
+    return "" if "://" in value else re.split(r"[/\\]", value.rstrip("/\\"))[-1]
 
 
 def terms_of_use(gym: Path, tasks: list[str]) -> str:
