@@ -12,12 +12,12 @@ from routing_moe.checkpoints.folder import PROGRESS_FILE
 TREE = {"words": {"meaning": ["hot", "big"], "form": ["cats", "mice"]}, "numbers": {"all": ["one", "two"]}}
 NAMES = ("hot", "big", "cats", "mice", "one", "two")
 SKILLS = """\
-task,skill:spell,skill:count,length
-hot,1,0,3
-big,1,0,3
-cats,1,0,4
-mice,0,1,4
-one,0,1,3
+task,skill:spell,skill:count,size
+hot,1,0,short
+big,1,0,short
+cats,1,0,long
+mice,0,1,long
+one,0,1,short
 two,0,1,
 """
 

@@ -35,8 +35,8 @@ def gym(originals, tmp_path_factory):
             file.write_text(text)
             (gym / f"{task}-b" / file.name.replace(task, f"{task}-b")).write_text(text)
     tasks = [f"{task}{ending}" for ending in ("", "-b") for task in TRAIN_TASKS]
-    rows = [f"{task},{int('-b' in task)},{len(task)}\n" for task in tasks]
-    (gym / "skills.csv").write_text("task,odd:yes,size\n" + "".join(rows))
+    rows = [f"{task},{int('-b' in task)}\n" for task in tasks]
+    (gym / "skills.csv").write_text("task,odd:yes\n" + "".join(rows))
     (gym / "metrics.json").write_text(json.dumps(dict.fromkeys(tasks, "Rouge-L")))
     (gym / "split.json").write_text(json.dumps({"train": tasks}))
     return gym
@@ -110,7 +110,7 @@ def test_the_text_has_the_numbers_of_each_expert_also_of_a_part_of_them(place, m
 
 
 def test_the_experts_of_features_are_ablated_together(place, capsys):
-    words = ("--experts", "none", "--features", "odd:yes", "size", "--top", 2)
+    words = ("--experts", "none", "--features", "odd:yes", "--top", 2)
     assert ablate(place, *words) == 0
     folder = place.out / "analysis" / "ablation"
     assert "The top 2 experts of a feature together" in capsys.readouterr().out
@@ -118,7 +118,6 @@ def test_the_experts_of_features_are_ablated_together(place, capsys):
     table = pd.read_csv(folder / "features.csv").set_index(["feature", "group"])
     assert table.loc[("odd:yes", "with feature"), "tasks"] == 3
     assert table.loc[("odd:yes", "without feature"), "tasks"] == 3
-    assert ("size", "with feature") not in table.index  # a number
     top = pd.read_csv(folder / "top_experts.csv")
     assert (top["r"] > 0).all()
     of_odd = top[top["feature"] == "odd:yes"]

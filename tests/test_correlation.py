@@ -26,19 +26,16 @@ def written(tmp_path, text):
 
 
 def test_columns_become_numbers(tmp_path):
-    path = written(tmp_path, "task,skill:spell,length,shape\nhot,1,3,round\nbig,0,,7\none,1,2.5,round\n")
+    path = written(tmp_path, "task,skill:spell,shape\nhot,1,round\nbig,0,7\none,1,round\n")
     features = features_of(TASKS, Ontology(TREE), file=path)
     known = {name: features.column(name).tolist() for name in features.names}
     nan = pytest.approx(np.nan, nan_ok=True)
     assert known["category:words"] == [1, 1, 1, 0, nan]
     assert known["subcategory:words/form"] == [0, 0, 1, 0, nan]
     assert known["skill:spell"] == [1, 0, nan, 1, nan]
-    assert known["length"] == [3, nan, nan, 2.5, nan]
     assert known["shape:round"] == [1, 0, nan, 1, nan]  # a column with texts: one feature for each
     assert known["shape:7"] == [0, 1, nan, 0, nan]
-    assert features.is_binary("skill:spell")
-    assert not features.is_binary("length")
-    assert list(features.kinds) == ["category", "subcategory", "skill", "length", "shape"]
+    assert list(features.kinds) == ["category", "subcategory", "skill", "shape"]
 
 
 def test_the_features_of_a_gym_take_precedence_over_the_shipped_ones(tmp_path):
@@ -55,7 +52,6 @@ def test_the_features_of_a_gym_take_precedence_over_the_shipped_ones(tmp_path):
         ("task,skill:a\nhat,1\n", "none of the tasks, such as hot; did you mean 'hat'"),
         ("task,skill:a\nhot,2\n", "line 2, column skill:a: '2' is neither 0 nor 1"),
         ("tusk,skill:a\nhot,1\n", "no column task; did you mean 'tusk'"),
-        ("task,length\nhot,1\nbig,2\ncats,inf\n", "column length: 'inf' (task cats) among numbers"),
         ("task,category\nhot,1\n", "column category: this name is used by the ontology"),
     ],
 )
@@ -75,7 +71,6 @@ def test_all_crossfit_tasks_have_features():
     for kind in ("format", "input"):
         assert (features.values_NF[:, features.kinds[kind]].sum(axis=1) == 1).all()
     for name in own:
-        assert features.is_binary(name)
         assert 1 <= features.column(name).sum() < 160, name
     for name, task in dict(
         classification="boolq", extractive="squad-with_context", closed_book="freebase_qa"
@@ -93,11 +88,9 @@ def test_r_and_p_computed_by_hand():
     assert table["r"].tolist() == pytest.approx([0.5 / np.sqrt(0.5 * 1.5)])
     # r is as large where the first task has the feature and the last one has not: 3/6 x 3/5 of all orders.
     assert table["p_holm"].tolist() == pytest.approx([0.3])
-    numbers = features_of_columns({"length": [1.0, 2.0, 3.0, 4.0, 5.0, 9.0], "f:a": [1, 1, 1, 0, 0, 0]})
-    table = correlate(routes_of(weights_NLE), numbers, 10_000).set_index("feature")
-    # Deviations (-3, -2, -1, 0, 1, 5), length sqrt(40).
-    assert table.loc["length", "r"] == pytest.approx(-4 / np.sqrt(0.5 * 40))
-    assert table.loc["f:a", "p_holm"] == pytest.approx(0.6)  # the smaller p of two features
+    two = features_of_columns({"f:a": [1, 1, 1, 0, 0, 0], "f:none": [0, 1, 0, 1, 1, 0]})
+    p_holm = correlate(routes_of(weights_NLE), two, 10_000).set_index("feature")["p_holm"]
+    assert p_holm["f:a"] == pytest.approx(0.6)  # the smaller p of two features
 
 
 def planted(seed: int, noise: float = 0.3):
@@ -161,14 +154,12 @@ def test_tasks_with_unknown_values_are_left_out():
 def test_rare_features_and_constant_experts_are_left_out():
     routes = random_routes(4, tasks=10, layers=2)
     routes.values_NLE[:, 1] = [0.5, 0.3, 0.2]
-    few, numbers, same = np.arange(10) < 2, np.arange(10.0), np.full(10, 3.0)
-    features = features_of_columns({"f:few": few, "length": numbers, "same": same, "f:some": numbers < 5})
-    table = correlate(routes, features, permutations=99)
+    few, some = np.arange(10) < 2, np.arange(10) < 5
+    table = correlate(routes, features_of_columns({"f:few": few, "f:all": few >= 0, "f:some": some}), 99)
     assert set(table["layer"]) == {"enc 0"}
-    assert set(table["feature"]) == {"length", "f:some"}
-    rows = features_markdown(SimpleNamespace(routes=routes), top_experts(table, 1)).splitlines()[-2:]
-    tasks_with = {row.split("|")[1].strip(): row.split("|")[2].strip() for row in rows}
-    assert tasks_with == {"length": "-", "f:some": "5"}
+    assert set(table["feature"]) == {"f:some"}
+    row = features_markdown(SimpleNamespace(routes=routes), top_experts(table, 1)).splitlines()[-1]
+    assert [cell.strip() for cell in row.split("|")[1:3]] == ["f:some", "5"]
 
 
 def test_without_testable_features_or_with_equal_routes_the_table_is_empty():

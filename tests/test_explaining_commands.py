@@ -97,8 +97,8 @@ def test_correlating_one_run(place, capsys):
     expected = np.corrcoef(routes.values_NLE[:, 2, 2], [1, 1, 1, 0, 0, 0])[0, 1]
     assert row.r == pytest.approx(expected, abs=1e-5)
     recovery = pd.read_csv(folder / "recovery.csv").set_index("kind")
-    assert list(recovery.index) == ["category", "subcategory", "skill", "length"]
-    assert recovery.loc["length", "tasks"] == 5
+    assert list(recovery.index) == ["category", "subcategory", "skill", "size"]
+    assert recovery.loc["size", "tasks"] == 5
     p_holm = holm(recovery["mantel_p"])
     assert recovery["mantel_p_holm"].to_numpy() == pytest.approx(p_holm, abs=1e-5, nan_ok=True)
     text = (folder / "features.md").read_text()

@@ -36,9 +36,8 @@ def described(command, value_of) -> dict:
     """Returns the record of a command all of whose places are `value_of(flag)`, as run.json has it."""
     values = {name: value_of(name) for name in may_be_places(command)}
     several = {field.name for field in dataclasses.fields(command) if value_type(field.type)[1]}
-    words = [word for name, one in values.items() for word in (f"--{name}", one)]
     settings = {name: [one, f"task={one}"] if name in several else one for name, one in values.items()}
-    return {"settings": settings, "command": shlex.join(["routing-moe", *words])}
+    return {"settings": settings, "command": f"routing-moe {value_of('command')}"}
 
 
 def change(path: Path, **fields) -> None:

@@ -316,12 +316,10 @@ def feature_table(
 
 
 def groups_of(tasks: Sequence[str], feature: str, features: Features, ontology: Ontology) -> dict[str, list]:
-    """Returns {group: its tasks}, without empty groups. A numeric feature has only "all" and categories."""
+    """Returns {group: its tasks}, without empty groups."""
     value = dict(zip(features.tasks, features.column(feature), strict=True))
-    groups = {}
-    if features.is_binary(feature):
-        groups["with feature"] = [task for task in tasks if value.get(task) == 1]
-        groups["without feature"] = [task for task in tasks if value.get(task) == 0]
+    groups = {"with feature": [task for task in tasks if value.get(task) == 1]}
+    groups["without feature"] = [task for task in tasks if value.get(task) == 0]
     for task in ontology.order(tasks):
         groups.setdefault(ontology.category(task)[0], []).append(task)
     groups["all"] = list(tasks)

@@ -3,7 +3,7 @@
     table = correlate(routes, features)                # a row per layer, expert and feature
     top_experts(table, 3)
 
-r: Pearson's correlation of an expert's weight with a feature (point-biserial for a 0/1 feature).
+r: Pearson's correlation of an expert's weight with a feature (point-biserial).
 p_holm: one p for each feature, that of its largest r: how often some expert correlates as strongly if the
 tasks are permuted; corrected for all features of the table. N tasks, C columns (the experts, layer by layer),
 P permutations.
@@ -18,7 +18,7 @@ from routing_moe.analysis.features import Features
 from routing_moe.analysis.saved_routes import SavedRoutes
 from routing_moe.results.statistics import PERMUTATIONS, holm, permutation_test
 
-FEWEST = 3  # tasks that must have a 0/1 feature, and that must lack it
+FEWEST = 3  # tasks that must have a feature, and that must lack it
 ROUNDING = 1e-9  # a column that varies less, relative to its values, is constant
 COLUMNS = ["layer", "expert", "feature", "r", "p_holm", "tasks", "with_feature"]
 
@@ -26,9 +26,9 @@ COLUMNS = ["layer", "expert", "feature", "r", "p_holm", "tasks", "with_feature"]
 def correlate(routes: SavedRoutes, features: Features, permutations: int = PERMUTATIONS) -> pd.DataFrame:
     """Returns a row for each (layer, expert) and feature, sorted by |r|.
 
-    tasks: number of tasks with a known value; with_feature: how many of them have a 1 (NaN for numbers).
+    tasks: number of tasks with a known value; with_feature: how many of them have the feature.
     permutations: 0 computes r alone; p_holm is then NaN. Left out: features that fewer than FEWEST tasks have
-    or lack, constant numbers, and experts with the same weight for all tasks.
+    or lack, and experts with the same weight for all tasks.
     """
     if routes.tasks != features.tasks:
         raise ValueError("routes and features are of different tasks")
@@ -41,8 +41,7 @@ def correlate(routes: SavedRoutes, features: Features, permutations: int = PERMU
             feature_N = features.column(name)
             known_N = np.isfinite(feature_N)
             weights_NC, known = standardised(values_NC[known_N]), standardised(feature_N[known_N])
-            with_feature = feature_N[known_N].sum() if features.is_binary(name) else np.nan
-            numbers = dict(r=known @ weights_NC, tasks=known_N.sum(), with_feature=with_feature)
+            numbers = dict(r=known @ weights_NC, tasks=known_N.sum(), with_feature=np.nansum(feature_N))
             tables.append(experts.to_frame(index=False).assign(feature=name, **numbers))
             p_of[name] = p_of_largest(weights_NC, known, permutations)
     if not tables:
@@ -55,12 +54,9 @@ def correlate(routes: SavedRoutes, features: Features, permutations: int = PERMU
 
 
 def worth_testing(features: Features, name: str) -> bool:
-    """Returns whether enough tasks have, and lack, a 0/1 feature; whether a number varies."""
+    """Returns whether enough tasks have, and lack, a feature."""
     column = features.column(name)
-    known = column[np.isfinite(column)]
-    if features.is_binary(name):
-        return min((known == 1).sum(), (known == 0).sum()) >= FEWEST
-    return len(known) >= 2 * FEWEST and len(np.unique(known)) > 1
+    return min((column == 1).sum(), (column == 0).sum()) >= FEWEST
 
 
 def top_experts(table: pd.DataFrame, count: int) -> pd.DataFrame:

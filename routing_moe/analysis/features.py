@@ -1,10 +1,10 @@
-"""Human features of tasks as numbers: format, domain, skill..., from the ontology and a CSV file.
+"""Human features of tasks, 0 or 1: format, domain, skill..., from the ontology and a CSV file.
 
-    task,format:pair,skill:negation,answer_length
-    rte-negated,1,1,1.0
+    task,format:pair,skill:negation,vocabulary
+    rte-negated,1,1,shop
 
-`kind:value` columns hold 0 or 1. A numeric column is one feature; in other columns each distinct text is one,
-`column:text`. An empty cell means unknown: the task is left out where the feature is used.
+`kind:value` columns hold 0 or 1; in other columns each distinct text is a feature, `column:text`. An empty
+cell means unknown: the task is left out where the feature is used.
 The file for the 160 CrossFit tasks, dataloader/task_features.csv, was written by hand; Ye, Zha, Ren 2022
 (arXiv 2205.12701), section 6, correlate routes with features of these kinds.
 """
@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 import dataloader
-from dataloader.errors import InputError, did_you_mean, problem_context
+from dataloader.errors import InputError, did_you_mean
 from dataloader.labels import kinds_of, ontology_labels, read_task_table
 from dataloader.ontology import Ontology
 
@@ -29,7 +29,7 @@ OWN_FEATURES = "skills.csv"  # of a gym, in its folder
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """`values_NF[n, f]` is feature names[f] of tasks[n]; NaN where it is unknown."""
+    """`values_NF[n, f]` is 1 if tasks[n] has feature names[f], else 0; NaN where it is unknown."""
 
     tasks: tuple[str, ...]
     names: tuple[str, ...]
@@ -38,15 +38,11 @@ class Features:
 
     @property
     def kinds(self) -> dict[str, list[int]]:
-        """{kind: its columns}; the kind of `skill:negation` is `skill`, that of `length` is `length`."""
+        """{kind: its columns}; the kind of `skill:negation` is `skill`."""
         return {kind: list(columns.values()) for kind, columns in kinds_of(self.names).items()}
 
     def column(self, name: str) -> np.ndarray:
         return self.values_NF[:, self.names.index(name)]
-
-    def is_binary(self, name: str) -> bool:
-        column = self.column(name)
-        return bool(np.isin(column[np.isfinite(column)], (0, 1)).all())
 
 
 def features_of(
@@ -67,8 +63,7 @@ def features_of(
     path = Path(file) if file else of_gym if of_gym.is_file() else SHIPPED_FEATURES
     header, rows = read_task_table(path)
     if any(task in rows for task in tasks):
-        with problem_context(f"{path}, "):
-            columns |= file_columns(tasks, header, rows)
+        columns |= file_columns(tasks, header, rows)
     elif path is not SHIPPED_FEATURES:
         guess = did_you_mean(tasks[0], rows)
         raise InputError(f"{path} has features of none of the tasks, such as {tasks[0]}{guess}")
@@ -79,23 +74,12 @@ def features_of(
 def file_columns(
     tasks: Sequence[str], header: Sequence[str], rows: Mapping[str, Sequence[str]]
 ) -> dict[str, pd.Series]:
-    """Returns the columns of a table of tasks {task: cells}, as numbers.
-
-    Raises InputError for a few texts among numbers, a mistake.
-    """
+    """Returns the columns of a table of tasks {task: cells}, as features; numbers are texts as others are."""
     columns: dict[str, pd.Series] = {}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=header).drop(columns="task")
     for name in table:
-        filled = table[name][table[name] != ""]
-        numbers = pd.to_numeric(filled, errors="coerce").replace([np.inf, -np.inf], np.nan)
-        texts = filled[numbers.isna()]
-        if 0 < 2 * len(texts) < len(filled):
-            where = f"column {name}: '{texts.iloc[0]}' (task {texts.index[0]})"
-            raise InputError(f"{where} among numbers; empty the cell if it is unknown")
-        if texts.empty:
-            columns[name] = numbers.reindex(tasks)
-        else:
-            columns |= _one_hot(name, filled.reindex(tasks))
+        filled = table[name][table[name] != ""].reindex(tasks)
+        columns |= {name: pd.to_numeric(filled)} if ":" in name else _one_hot(name, filled)
     return columns
 
 

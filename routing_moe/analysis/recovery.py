@@ -23,7 +23,7 @@ from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.runs import read_runs
 from routing_moe.model.configuration import Mixture
 from routing_moe.model.route_clusters import average_linkage
-from routing_moe.results.markdown import markdown_table, shown_p, whole
+from routing_moe.results.markdown import markdown_table, shown_p
 from routing_moe.results.runs import Run
 from routing_moe.results.statistics import PERMUTATIONS, holm, permutation_test
 
@@ -42,10 +42,9 @@ def recovery_table(
 
     apart_NN: distances of the tasks by routes or vectors. Only tasks with all features of the kind known are
     used. A task's label is the set of features that are 1; the tasks are clustered (average linkage) into as
-    many clusters as there are labels (see `clusters` for ties). Distances of features are Jaccard's, of a
-    number the absolute difference. NaN if all tasks have the same label or are equally far apart, and for ami
-    also if all labels differ. ami: Vinh et al. (2010), 0 by chance, 1 if clusters and labels agree.
-    mantel_p_holm: corrected for all kinds of the table.
+    many clusters as there are labels (see `clusters` for ties). Distances of features are Jaccard's. NaN if
+    all tasks have the same label or are equally far apart, for ami also if all labels differ. ami: 0 by
+    chance, 1 if clusters and labels agree (Vinh et al. 2010). mantel_p_holm: corrected for all kinds.
     """
     rows = []
     for kind, columns in features.kinds.items():
@@ -53,17 +52,15 @@ def recovery_table(
         if known_N.sum() < FEWEST_TASKS:
             continue
         known_NN, values_NF = apart_NN[np.ix_(known_N, known_N)], features.values_NF[known_N][:, columns]
-        is_binary = all(features.is_binary(features.names[column]) for column in columns)
-        distances = pdist(values_NF.astype(bool), "jaccard") if is_binary else pdist(values_NF)
+        distances = pdist(values_NF.astype(bool), "jaccard")
         r, p = mantel_test(known_NN, squareform(distances), permutations)
         row = dict(kind=kind, tasks=len(values_NF), mantel_r=r, mantel_p=p)
-        if is_binary:
-            labels = ["".join(str(int(value)) for value in row_F) for row_F in values_NF]
-            row["labels"] = count = len(set(labels))
-            if 1 < count < len(labels) and not np.isnan(r):
-                clusters_N = clusters(known_NN, count)
-                row["clusters"] = len(set(clusters_N))
-                row["ami"] = adjusted_mutual_info_score(labels, clusters_N)
+        labels = ["".join(str(int(value)) for value in row_F) for row_F in values_NF]
+        row["labels"] = count = len(set(labels))
+        if 1 < count < len(labels) and not np.isnan(r):
+            clusters_N = clusters(known_NN, count)
+            row["clusters"] = len(set(clusters_N))
+            row["ami"] = adjusted_mutual_info_score(labels, clusters_N)
         rows.append(row)
     table = pd.DataFrame(rows, columns=COLUMNS)
     return table.assign(mantel_p_holm=holm(table["mantel_p"]))
@@ -107,8 +104,7 @@ def recovery_markdown(table: pd.DataFrame, name: str, of: str = "routes") -> str
     """Returns the rows of `recovery_table`, with a column `name`, as Markdown, with an explanation."""
     if table.empty:
         return f"No kind of features is known for enough tasks to compare it with {of}."
-    as_text = dict(labels=whole, mantel_p=shown_p, mantel_p_holm=shown_p)
-    texts = {column: table[column].map(shown) for column, shown in as_text.items()}
+    texts = {column: table[column].map(shown_p) for column in ("mantel_p", "mantel_p_holm")}
     table = table.assign(**texts).set_index("kind")[[name, "tasks", *SHOWN]]
     return (
         f"Do tasks with similar {of} have similar features? AMI: adjusted mutual information of clusters of "

@@ -3,8 +3,9 @@
     routing-moe push models/moe owner/name --dry_run shared/moe     write the folder only
     routing-moe push models/moe owner/name --private --license apache-2.0
 
-Uploading needs a token that may write: `hf auth login`, or HF_TOKEN. Only listed files and settings are sent, of
-paths the last part; docs/sharing.md has the list. Others use the name in place of a run folder: --checkpoint owner/name.
+Uploading needs a token that may write: `hf auth login`, or HF_TOKEN. Only the files and settings that
+docs/sharing.md lists are sent, and of paths the last part. Others use the name in place of a run folder:
+--checkpoint owner/name.
 """
 
 import sys

@@ -34,7 +34,7 @@ class RouteFlags(PluginFlags):
 class FeatureFlags(Command):
     """Which features routes are correlated with."""
 
-    feature_file: str | None = FEATURES(None, "CSV file: task, kind:value columns of 0 and 1, columns of numbers or of names (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")
+    feature_file: str | None = FEATURES(None, "CSV file: task, kind:value columns of 0 and 1, or columns of names (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")
 
 
 @dataclass(frozen=True, kw_only=True)

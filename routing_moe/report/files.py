@@ -16,7 +16,7 @@ from routing_moe.config.explain import CorrelateSettings, InspectSettings
 from routing_moe.pictures import heat_maps
 from routing_moe.pictures.lines import plot_load
 from routing_moe.pictures.style import save
-from routing_moe.results.markdown import markdown_table, shown_p, whole
+from routing_moe.results.markdown import markdown_table, shown_p
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -75,7 +75,7 @@ def features_markdown(run: ExplainedRun, top: pd.DataFrame) -> str:
     rows = {}
     for feature, experts in top.sort_values("p_holm", kind="stable").groupby("feature", sort=False):
         shown = ", ".join(f"{expert_name(e.layer, e.expert)} {e.r:.2f}" for e in experts.itertuples())
-        tasks, p = whole(experts["with_feature"].iloc[0]), shown_p(experts["p_holm"].iloc[0])
+        tasks, p = int(experts["with_feature"].iloc[0]), shown_p(experts["p_holm"].iloc[0])
         rows[feature] = {"tasks": tasks, "top experts: r": shown, "p (Holm)": p}
     title = f"{run.routes.titled}: the experts whose weight correlates most with each feature"
     return f"{title}\n\n{markdown_table(rows, 'feature')}"

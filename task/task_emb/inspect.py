@@ -48,7 +48,7 @@ class InspectSettings(Command):
     custom_tasks_splits: str | None = VECTORS(None, "split of the sections in --tasks (default: split.json in --train_dir)", metavar="FILE")
     train_dir: str | None = LABELS(None, "gym folder; only ontology.json, split.json and skills.csv are read", metavar="GYM")
     task_ontology: str | None = LABELS(None, "two-level ontology JSON (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)", metavar="FILE")
-    labels: str | None = LABELS(None, "features beside the ontology: task, kind:value columns of 0 and 1, columns of numbers or of names (default: skills.csv in --train_dir, else those of the 160 CrossFit tasks)", metavar="CSV")
+    labels: str | None = LABELS(None, "features beside the ontology: task, kind:value columns of 0 and 1, or columns of names (default: skills.csv in --train_dir, else those of the 160 CrossFit tasks)", metavar="CSV")
     neighbours: int = OUTPUT(3, "nearest tasks listed for each task", metavar="K", range=AT_LEAST_1)
     output_dir: Path = OUTPUT(REQUIRED, "output folder; existing results are replaced", metavar="FOLDER")
 # fmt: on
