@@ -42,7 +42,9 @@ from routing_moe.results.scores import ScoresFile, read_scores, with_values
 from routing_moe.task_choice.texts import TEXTS_FILE
 
 TOKENS = (*TOKENIZER_FILES, "added_tokens.json")  # JSON with tokens, which may look like paths
-OF_TOKENS = re.compile(r"\w+_tokens?|added_tokens_decoder|chat_template")  # keys of tokenizer_config.json
+OF_TOKENS = re.compile(  # keys of tokenizer_config.json
+    r"(bos|eos|unk|sep|pad|cls|mask)_token|(additional|extra)_special_tokens|added_tokens_decoder|chat_template"
+)
 # All that is sent: files of the checkpoint and of the run in the folder itself, scores, routes of a step.
 CHECKPOINT_FILES = (
     "config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json",
