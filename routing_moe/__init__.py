@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from routing_moe.answering.routed import Routed
+    from routing_moe.config.measures import MEASURES, Measure
     from routing_moe.model.configuration import RoutingBartConfig
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
     from routing_moe.model.route_sources import ROUTE_SOURCES, RouteSource
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
+    "MEASURES",
     "ROUTERS",
     "ROUTER_MODES",
     "ROUTE_SOURCES",
+    "Measure",
     "RouteSource",
     "Routed",
     "RoutedModel",
@@ -34,6 +37,8 @@ __all__ = [
 ]
 
 HOMES = {
+    "MEASURES": "routing_moe.config.measures",
+    "Measure": "routing_moe.config.measures",
     "ROUTERS": "routing_moe.model.routers",
     "ROUTER_MODES": "routing_moe.model.selection",
     "ROUTE_SOURCES": "routing_moe.model.route_sources",

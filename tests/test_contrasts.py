@@ -9,7 +9,7 @@ from conftest import without_pictures
 from scipy.stats import t, ttest_1samp
 from test_comparison import ONTOLOGY, TREE, by_category, refusal
 
-from routing_moe.config.choices import MEASURES
+from routing_moe.config.measures import MEASURES
 from routing_moe.results.comparison import contrast_table
 from routing_moe.results.statistics import holm
 

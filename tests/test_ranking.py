@@ -9,7 +9,6 @@ import pytest
 import torch
 from mistakes import Place
 from tiny_files import Words, accelerator
-from tiny_grids import SAMPLES, TASK, outcomes, results
 from tiny_runs import NO_LEARNING, run, write_ranked_gym
 from tiny_steps import encoded, ragged
 from torch.nn import functional as F
@@ -18,8 +17,6 @@ from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader import Example, Gym, TextFormat
 from dataloader.encoding import EncodedOptions
-from routing_moe.checkpoints.folder import load_progress
-from routing_moe.cli import collect_results
 from routing_moe.evaluation import option_ranking as ranking
 from routing_moe.evaluation.batches import routes_of_file
 from routing_moe.evaluation.route_losses import losses_of_files
@@ -109,7 +106,7 @@ def test_another_loss_reaches_training_dev_losses_and_ranking(make_model, file, 
         with torch.no_grad():
             ((answers,),) = answer(model, Words(), [file], decoding, accelerator())
             ranked = [value for own in answers.option_scores for value in own.values()]
-            losses = losses_of_files(model, [file], decoding, accelerator())
+            (losses,) = losses_of_files(model, [file], decoding, accelerator())
             trained = model.train()(**batch).loss.item()
         return np.array([trained, *losses["loss"], *losses["smoothed_loss"], *ranked])
 
@@ -308,64 +305,3 @@ def test_a_prediction_ranks_as_its_run_did_unless_the_flag_is_given(ranked):
     free = read_scores(ranked.out / "best/free-eval-test_tasks-test-performance.csv")
     assert "scoring" not in free
     assert free["performance"][2] == before["performance"][2]
-
-
-def test_training_by_answer_loss_makes_no_answers_and_keeps_the_lowest_loss(
-    ranked, empty_pictures, monkeypatch
-):
-    """The rate is so high that the loss rises again."""
-    out = ranked.folder / "by_loss"
-    flags = dict(select_by="answer_loss", total_steps=4, eval_period=1, learning_rate=3.0)
-    with monkeypatch.context() as patch:
-        patch.delattr("routing_moe.evaluation.scoring.answer")
-        assert run(ranked.gym, ranked.bart, out, **flags) == 0
-    losses = pd.read_csv(out / "losses.csv").set_index("steps")
-    assert losses["dev_performance"].isna().all()
-    best = losses["dev_answer_loss"].idxmin()
-    assert best != losses.index[-1]
-    progress = load_progress(out / "best")
-    assert (progress["step"], "dev_performance" in progress) == (best, False)
-    dev = pd.read_csv(out / f"{best}-steps/dev_results.csv", index_col=0)
-    assert dev["answer_loss"].mean() == pytest.approx(losses["dev_answer_loss"].min())
-    assert list(dev) == ["task_prefix", "sample", "metric", "n", "answer_loss", "loss_per_answer"]
-
-
-# ---- few-shot fine-tuning
-
-
-@pytest.fixture(scope="module")
-def by_loss(grids):
-    """A grid whose best steps and configurations are those of the least dev answer loss."""
-    return grids.run("by_loss", select_by="answer_loss", num_beams=1)
-
-
-def test_steps_and_configurations_are_chosen_by_the_dev_answer_loss(by_loss):
-    table, differ = results(by_loss), False
-    assert list(table.columns[3:7]) == [
-        *("dev_performance", "test_performance", "dev_answer_loss", "test_answer_loss")
-    ]
-    assert set(table["select_by"]) == {"answer_loss"}
-    for sample in SAMPLES:
-        own = table[table["prefix"] == sample].drop(columns="prefix")
-        best = table[table["prefix"] == f"{sample}_best"].drop(columns="prefix").iloc[0]
-        assert best.equals(own.loc[own["dev_answer_loss"].idxmin()])
-    for outcome in outcomes(by_loss).values():
-        steps, _, scores, losses = zip(*outcome["curve"], strict=True)
-        best = int(np.argmin(losses))
-        assert outcome["best_step"] == steps[best]
-        assert (outcome["dev_performance"], outcome["dev_answer_loss"]) == (scores[best], losses[best])
-        differ = differ or best != np.argmax(scores)
-    assert differ
-
-
-def test_summaries_have_the_measures_and_say_what_was_chosen_by(by_loss, tmp_path, capsys):
-    (tmp_path / TASK).mkdir()
-    (tmp_path / TASK / "results.csv").write_text((by_loss / "results.csv").read_text())
-    table = tmp_path / "table.csv"
-    assert collect_results.main(["--logs_dir", str(tmp_path), "--output_file", str(table)]) == 0
-    summary = pd.read_csv(table).set_index("entry")
-    best = results(by_loss).set_index("prefix").loc[[f"{sample}_best" for sample in SAMPLES]]
-    assert summary.loc["mean", "test_answer_loss"] == pytest.approx(best["test_answer_loss"].mean())
-    assert summary.loc["std", "dev_answer_loss"] == pytest.approx(best["dev_answer_loss"].std())
-    assert set(summary["select_by"]) == {"answer_loss"}
-    assert "| test answer loss |" in capsys.readouterr().out

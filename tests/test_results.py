@@ -9,9 +9,8 @@ from dataloader.gym import Example, Gym
 from dataloader.ontology import Ontology
 from routing_moe.evaluation.predictions import baseline_scores, constant_answer
 from routing_moe.evaluation.scored_files import TaskFile
-from routing_moe.evaluation.scoring import mean_score
 from routing_moe.results.markdown import markdown_table
-from routing_moe.results.scores import category_table
+from routing_moe.results.scores import category_table, mean_score
 
 
 def examples(*answers):

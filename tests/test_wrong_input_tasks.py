@@ -42,7 +42,7 @@ GRIDS = [
     (dict(task_dir="<gym>/plurals"), "--task_dir <gym>/plurals: no such folder; did you mean 'plural'?"),
     (dict(dataset="colour"), "--dataset is 'colour', but --task_dir is the folder of 'plural' ... leave"),
     (dict(samples=["13", "99"]), "--samples is '99': no such sample of plural; give all, first, or some of "),
-    (dict(scoring="rank"), "--scoring is rank, but plural has no answer options ... give --scoring generate"),
+    (dict(scoring="rank"), "--scoring is rank, but plural has no answer options; give another value"),
     ({}, "<gym>/plural/plural_12_13_dev.tsv: no such file", removed("gym/plural/plural_12_13_dev.tsv")),
     ({}, "plural_12_100_train.tsv: 1", written("gym/plural/plural_12_100_train.tsv", "a\tb\nmouse\n")),
     (dict(checkpoint="<here>/weights.pt"), "--checkpoint <here>/weights.pt: not found; name a file of"),

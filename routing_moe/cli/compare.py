@@ -26,6 +26,7 @@ from dataloader.ontology import UNCATEGORISED
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import flag_problems
+from routing_moe.config.measures import MEASURES
 from routing_moe.config.tables import CATEGORIES, CompareSettings
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.results import overview
@@ -38,7 +39,7 @@ from routing_moe.results.runs import (
     find_runs,
     summary_path,
 )
-from routing_moe.results.scores import TITLES, ScoresFile
+from routing_moe.results.scores import ScoresFile
 
 UNFINISHED = "not finished"
 
@@ -143,7 +144,7 @@ def write_categories(settings: CompareSettings) -> list[str]:
     cost_means = overview.means_of_variants(costs_of_finished[["variant", *overview.COST_COLUMNS]])
     comparison = compared(settings, finished, ontology)
     tables = comparison.csv_tables(settings)
-    tables |= {"_cost": cost_means.reset_index(), "_curves": overview.curves(runs, costs)}
+    tables |= {"_cost": cost_means.reset_index(), "_curves": overview.curves(runs, costs, settings.measures)}
     tables = {end: rows for end, rows in tables.items() if rows is not None and len(rows)}
     draws = {run.variant: run.draws for run in finished if run.draws > 1}
     cost = overview.cost_markdown(tables["_cost"], costs_of_finished)
@@ -167,7 +168,7 @@ def draw(settings: CompareSettings, comparison: Compared, dev_curves, folder: Pa
 
     for measure in settings.measures:
         end = "" if measure == settings.measures[0] else f"_{measure}"
-        title = f"{TITLES[measure]} {settings.where_scored}"
+        title = f"{MEASURES[measure].heading} {settings.where_scored}"
         save(plot_comparison(*comparison.means(measure), title), folder / f"comparison{end}")
     if dev_curves is not None:
         save(plot_curves(dev_curves), folder / "comparison_curves")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.task_splits import SECTIONS
-from routing_moe.config.choices import FOUND_BY_RULE, PRECISIONS, ROUTE_KINDS, SCORINGS
+from routing_moe.config.choices import FOUND_BY_RULE, PRECISIONS, SCORINGS
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Range, flags_of, group
 from routing_moe.config.plugins import PluginFlags
 from routing_moe.config.train import TrainSettings, train_settings
@@ -32,7 +32,7 @@ class AblationSettings(PluginFlags):
     features: tuple[str, ...] = EXPERTS((), "also ablate the top experts of each of these features, such as skill:negation, together; all: every feature that at least three tasks have and at least three lack (default: none)", metavar="FEATURE")
     top: int = EXPERTS(3, "number of top experts of a feature: those whose weight correlates most with it", range=Range(lambda n: 1 <= n <= 12, "from 1 to 12"))  # a set's name, which names a file, stays short
     feature_file: Path | None = EXPERTS(None, "CSV file of features: task, kind:value, ... (default: the gym's skills.csv, else that of the 160 CrossFit tasks)")
-    routes: str = EXPERTS("soft", "weights that are correlated with features. soft: the softmax; chosen: one-hot, the expert of largest weight in each layer", choices=ROUTE_KINDS[::2])
+    routes: str = EXPERTS("soft", "weights that are correlated with features. soft: the softmax; chosen: one-hot, the expert of largest weight in each layer", choices=("soft", "chosen"))
 
     part: str = SCORES("dev", "which files are scored; dev by default, so that test files affect no choice", choices=("dev", "test"))
     max_examples: int | None = SCORES(None, "maximum number of examples of each file, evenly spaced (default: all)", range=AT_LEAST_1)

@@ -7,8 +7,9 @@ from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
-from routing_moe.config.choices import MEASURES, ROUTE_TRAININGS, VECTOR_SOURCES
+from routing_moe.config.choices import ROUTE_TRAININGS, VECTOR_SOURCES
 from routing_moe.config.flags import AT_LEAST_1, NEVER, NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, group
+from routing_moe.config.measures import MEASURES, PERFORMANCE
 from routing_moe.config.plugins import load_plugin
 from routing_moe.config.shared import BART_BASE, OPTIMISATION, RunFlags, Start, StepSettings, step_settings_of
 
@@ -87,7 +88,7 @@ class FinetuneSettings(RunFlags):
     bsz_list: list[int] | None = GRID(None, "batch sizes to try (default: 2 4 8, or --train_batch_size)", range=AT_LEAST_1, on_resume=True)
     learning_rate: float | None = GRID(None, "a single learning rate, instead of a list", range=NOT_NEGATIVE, on_resume=True)
     train_batch_size: int | None = GRID(None, "a single batch size, instead of a list", range=AT_LEAST_1, on_resume=True)
-    select_by: str = GRID("performance", "what the best step of a configuration and the best configuration of a sample have the best of, on the dev file: performance, or answer_loss, the loss of the first accepted answer in nats per token (which --measures then has)", choices=MEASURES[:2])
+    select_by: str = GRID(PERFORMANCE, "what the best step of a configuration and the best configuration of a sample have the best of, on the dev file: performance, answer_loss, the loss of the first accepted answer in nats per token, or another measure (which --measures then has)", choices=MEASURES)
     gradient_accumulation_steps: int = OPTIMISATION(1, "batches per optimizer step: a step has batch size x this examples", range=AT_LEAST_1)
     total_steps: int = OPTIMISATION(1000, "optimizer steps; the learning rate decays to 0 over them", range=AT_LEAST_1)
     num_train_epochs: float = OPTIMISATION(1000.0, "end after this many passes over the data, if before --total_steps", range=POSITIVE)
@@ -166,10 +167,11 @@ def finetune_settings(given: Mapping) -> FinetuneSettings:
     """Returns the settings of the given flags, {name: value}; without do_train and do_predict, both happen."""
     both = not (given.get("do_train") or given.get("do_predict"))
     settings = FinetuneSettings(**given | ({"do_train": True, "do_predict": True} if both else {}))
+    plugin = load_plugin(settings.plugin)
     task_dir = os.path.normpath(settings.task_dir)  # "gym/boolq/" is "gym/boolq"
     checkpoint = None if settings.checkpoint in NO_CHECKPOINT else settings.checkpoint
     dataset = settings.dataset or Path(task_dir).absolute().name
-    wanted = (*settings.measures, MEASURES[0], settings.select_by)
+    wanted = (*settings.measures, PERFORMANCE, settings.select_by)
     measures = tuple(dict.fromkeys([*(name for name in MEASURES if name in wanted), *settings.measures]))
     given = dict(task_dir=task_dir, dataset=dataset, checkpoint=checkpoint, measures=measures)
-    return replace(settings, plugin=load_plugin(settings.plugin), **given)
+    return replace(settings, plugin=plugin, **given)

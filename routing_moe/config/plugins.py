@@ -1,4 +1,4 @@
-"""A file of the user that adds routers, selections, sources of routes, or metrics (`--plugin`)."""
+"""A file of the user that adds routers, selections, sources of routes, measures, or metrics (`--plugin`)."""
 
 import sys
 from dataclasses import dataclass
@@ -11,16 +11,17 @@ from dataloader.errors import InputError, in_brief
 from dataloader.metrics import METRIC_FUNCTIONS
 from routing_moe.config.choices import ROUTE_SOURCES, ROUTER_MODES, ROUTERS, SourceKind
 from routing_moe.config.flags import Command, group
+from routing_moe.config.measures import MEASURES, Measure
 from routing_moe.io.logs import early_notes
 
 REGISTRIES = dict(ROUTERS=ROUTERS, ROUTER_MODES=ROUTER_MODES, ROUTE_SOURCES=ROUTE_SOURCES)
-REGISTRIES |= dict(METRIC_FUNCTIONS=METRIC_FUNCTIONS)
+REGISTRIES |= dict(MEASURES=MEASURES, METRIC_FUNCTIONS=METRIC_FUNCTIONS)
 
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class PluginFlags(Command):
-    plugin: str | None = group("extensions")(None, "Python file that is run first: it adds entries to routing_moe.ROUTERS, ROUTER_MODES, ROUTE_SOURCES, or dataloader.METRIC_FUNCTIONS", metavar="FILE.py", on_resume=True, inherited=True)
+    plugin: str | None = group("extensions")(None, "Python file that is run first: it adds entries to routing_moe.ROUTERS, ROUTER_MODES, ROUTE_SOURCES, MEASURES, or dataloader.METRIC_FUNCTIONS", metavar="FILE.py", on_resume=True, inherited=True)
 # fmt: on
 
 
@@ -46,11 +47,16 @@ def load_plugin(file: str | None) -> str | None:
         lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = getattr(error, "lineno", None) or (lines or ["?"])[-1]  # of a SyntaxError, or of the last call
         raise InputError(f"--plugin {file}:{line}: {type(error).__name__}: {in_brief(error)}") from None
+    a_source = "a class, must be a RouteSource, or a function (model, task_ids_B) -> routes"
+    wrong = [
+        f"MEASURES[{key!r}] must be a Measure" for key, m in MEASURES.items() if not isinstance(m, Measure)
+    ]
     for source, entry in ROUTE_SOURCES.items():
         if isinstance(entry, type) and not issubclass(entry, SourceKind):
-            del sys.modules[name]
-            what = "must be a RouteSource, or a function (model, task_ids_B) -> routes"
-            raise InputError(f"--plugin {file}: ROUTE_SOURCES[{source!r}], a class, {what}")
+            wrong.append(f"ROUTE_SOURCES[{source!r}], {a_source}")
+    if wrong:
+        del sys.modules[name]
+        raise InputError(f"--plugin {file}: {problem}" for problem in wrong)
     for registry, entries in before.items():
         for name in [name for name, old in entries.items() if REGISTRIES[registry].get(name) is not old]:
             early_notes.append(f"note: --plugin {path} replaces {registry}[{name!r}]")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
-from routing_moe.config.choices import LOWEST_LOSS, MEASURES, PRECISIONS, PROMPT_FORMATS, SCORINGS
+from routing_moe.config.choices import LOWEST_LOSS, PRECISIONS, PROMPT_FORMATS, SCORINGS
 from routing_moe.config.flags import (
     AT_LEAST_1,
     NOT_NEGATIVE,
@@ -18,6 +18,7 @@ from routing_moe.config.flags import (
     changed,
     group,
 )
+from routing_moe.config.measures import MEASURES, PERFORMANCE, needed
 from routing_moe.config.plugins import PluginFlags
 from routing_moe.io.logs import early_notes
 
@@ -41,7 +42,7 @@ class TextFlags(Command):
     hide_task_names: bool = MORE_TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", negatable=True, inherited=True)
     prompt_format: str = MORE_TEXTS("crossfit", "how a decoder-only model reads an input. crossfit: \" [task] input\"; chat: as the user's message in the tokenizer's chat template", choices=PROMPT_FORMATS, inherited=True, compared_as="scoring")
     scoring: str = MORE_TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, compared_as="scoring")
-    measures: tuple[str, ...] = MORE_TEXTS(MEASURES[:1], "what scores have beside performance, the task's metric. answer_loss: the loss of the first accepted answer in nats per token, and per answer, for one forward pass; rank_accuracy: share of examples whose likeliest option is accepted, for the cost of --scoring rank if answers are generated", choices=MEASURES)
+    measures: tuple[str, ...] = MORE_TEXTS((PERFORMANCE,), "what scores have beside performance, the task's metric. answer_loss: the loss of the first accepted answer in nats per token, and per answer, for one forward pass; rank_accuracy: share of examples whose likeliest option is accepted, for the cost of --scoring rank if answers are generated; or a measure of --plugin", choices=MEASURES)
     num_beams: int = TEXTS(4, "beams of generation", range=AT_LEAST_1, inherited=True, compared_as="scoring")
     no_repeat_ngram_size: int | None = MORE_TEXTS(None, "generate no n-gram of this size twice; 0: no limit (default: that of the model's generation settings; 3 for facebook/bart-base)", range=NOT_NEGATIVE, inherited=True, compared_as="scoring")
     generate_from_bos: bool = MORE_TEXTS(False, "start generation from <s>, as the published code does; training starts from </s>, and so does generation by default", negatable=True, inherited=True, compared_as="scoring")
@@ -73,7 +74,7 @@ class OptimizerFlags(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class RunFlags(TextFlags, OptimizerFlags, PluginFlags):
-    """What training and fine-tuning derive from their flags. A subclass has `debug` and `task_routes`."""
+    """What training and fine-tuning derive from their flags. A subclass has `debug`, `task_routes`, `select_by`."""
 
     source_flags: ClassVar[Mapping[str, str]]  # {flag: the key of `ROUTE_SOURCES` that it selects}
 
@@ -99,7 +100,7 @@ class RunFlags(TextFlags, OptimizerFlags, PluginFlags):
     @property
     def reads_options(self) -> bool:
         """Whether answer options are read: to answer with the best one, or to measure how good it is."""
-        return self.scoring == "rank" or "rank_accuracy" in self.measures
+        return self.scoring == "rank" or "options" in needed((*self.measures, self.select_by))
 
     @property
     def examples_per_file(self) -> int | None:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataloader.task_splits import SECTIONS
-from routing_moe.config.choices import DESIGNS, MEASURES
-from routing_moe.config.flags import NOT_NEGATIVE, REQUIRED, Command, group
+from routing_moe.config.choices import DESIGNS
+from routing_moe.config.flags import NOT_NEGATIVE, REQUIRED, Command, Range, group
+from routing_moe.config.measures import MEASURES, PERFORMANCE
 from routing_moe.config.plugins import PluginFlags
 
 SCORES = group("scores")
@@ -19,9 +20,15 @@ CATEGORIES = "categories"  # the table of scores by category
 DESIGN_HELP = "what the intervals of differences cover. seeds: other seeds, with the tasks as fixed; seeds_and_tasks: other seeds and other tasks; tasks: other tasks, with the runs as fixed; auto: tasks with one seed, seeds with 2 to 4, seeds_and_tasks from 5"  # as docs/results/protocols/coverage.md says
 
 
+def is_metric(column: str) -> bool:
+    """Returns whether summaries may have the column: a part and a measure of the package or a plug-in."""
+    part, _, measure = column.partition("_")
+    return part in ("dev", "test") and measure in MEASURES
+
+
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class ShowSettings(Command):
+class ShowSettings(PluginFlags):
     program = "routing-moe show-scores"
     usage = "RUN [flags, see --help]"
 
@@ -45,7 +52,7 @@ class CompareSettings(PluginFlags):
     recovery: tuple[str, ...] = VARIANTS((), "beside mean scores, and in recovery.csv, how well routes agree with these kinds of features of the train tasks: skill for the columns skill:... of the gym's skills.csv, or category", metavar="KIND")
     baseline: str | None = OF_CATEGORIES(None, "also the difference to this variant, paired by seed and task", metavar="VARIANT")
     contrasts: tuple[str, ...] = OF_CATEGORIES((), "also the differences A minus B of these variants, in one family with those of --baseline", metavar="A:B")
-    measures: tuple[str, ...] = OF_CATEGORIES(MEASURES[:1], "what is compared, a table each: performance, the task's metric; answer_loss, of the answers in nats per token; rank_accuracy, of the best-ranked option; scores have the last two with --measures of the prediction", choices=MEASURES)
+    measures: tuple[str, ...] = OF_CATEGORIES((PERFORMANCE,), "what is compared, a table each: performance, the task's metric; answer_loss, of the answers in nats per token; rank_accuracy, of the best-ranked option; or one of --plugin. Scores have others than performance with --measures of the prediction", choices=MEASURES)
     primary: tuple[str, ...] = OF_CATEGORIES((), "measures whose p-values are corrected, all in one family with all contrasts (default: the first of --measures)", choices=MEASURES)
     design: str = OF_CATEGORIES("auto", f"{DESIGN_HELP}; with --gym_per_seed seeds, which then covers other gyms", choices=DESIGNS)
     part: str = OF_CATEGORIES("test", "files that are scored", choices=("dev", "test"))
@@ -74,7 +81,7 @@ class CollectSettings(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GainSettings(Command):
+class GainSettings(PluginFlags):
     program = "routing-moe compute-arg"
     usage = "FOLDER [FOLDER ...] | --summary1 CSV --summary2 CSV [CSV ...] [flags, see --help]"
 
@@ -84,7 +91,7 @@ class GainSettings(Command):
     summary2: tuple[Path, ...] = GAINS((), "summaries of the systems, of either kind", metavar="CSV")
     seeds: tuple[int, ...] = GAINS((), "seeds of several runs: {seed} in the paths of the summaries stands for each of them; a system that lacks some is compared with the runs of the baseline with its seeds", metavar="SEED")
     names: tuple[str, ...] | None = GAINS(None, "names of the baseline and each system (default: file names)", metavar="NAME")
-    metric: str = GAINS("test_performance", "column of the summaries; of scores of --do_predict, the part and the column. Lower answer_loss is better", choices=tuple(f"{part}_{measure}" for measure in MEASURES for part in ("test", "dev")))
+    metric: str = GAINS("test_performance", "column of the summaries; of scores of --do_predict, the part and the column. Lower answer_loss is better", range=Range(is_metric, "test_ or dev_ and a measure, such as test_answer_loss"))
     design: str = GAINS("auto", DESIGN_HELP, choices=DESIGNS)
     min_baseline: float = GAINS(0.01, "no relative gain if the baseline is at most this", range=NOT_NEGATIVE, metavar="SCORE")
     output_file: Path | None = WRITING(None, "the other files have the same stem (default: results_summary/CMP_<baseline>_<systems>.csv)", metavar="CSV")

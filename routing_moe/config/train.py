@@ -24,6 +24,7 @@ from routing_moe.config.flags import (
     group,
     inherited,
 )
+from routing_moe.config.measures import MEASURES, PERFORMANCE
 from routing_moe.config.plugins import load_plugin
 from routing_moe.config.shared import (
     BART_BASE,
@@ -149,7 +150,7 @@ class TrainSettings(RunFlags):
     eval_max_examples: int | None = MORE_RUNNING(None, "examples of each dev file in these evaluations, evenly spaced (default: all)", range=AT_LEAST_1)
     no_eval_until: int = RUNNING(0, "no evaluation before this step", range=NOT_NEGATIVE)
     select_best: str | None = MORE_RUNNING(None, "evaluations that may become the best checkpoint: only those at the run's final temperature, or all (default: final_temperature with --router_lr 0, as in the second stage, else all)", choices=choices.SELECTIONS)
-    select_by: str = MORE_RUNNING("performance", "what the best checkpoint has the best of on the dev files: performance, or answer_loss, the mean over tasks of the loss of the first accepted answer in nats per token. With answer_loss, evaluations make no answers, which is most of their time; --do_predict makes them", choices=choices.MEASURES[:2])
+    select_by: str = MORE_RUNNING(PERFORMANCE, "what the best checkpoint has the best of on the dev files: performance, answer_loss, the mean over tasks of the loss of the first accepted answer in nats per token, or another measure. With answer_loss, and others that need no answers, evaluations make none, which is most of their time; --do_predict makes them", choices=MEASURES)
     checkpoint_period: int = MORE_RUNNING(0, "steps between writes of last/, from which --resume continues; 0: at every evaluation", range=NOT_NEGATIVE, on_resume=True)
     save_period: int = RUNNING(NEVER, "steps between checkpoints that are kept as <step>-steps/", range=AT_LEAST_1, on_resume=True)
     log_with: str = MORE_RUNNING("csv", "curves: always curves.csv, plus one of accelerate's trackers, which show the run under the last two folders of --output_dir", choices=choices.TRACKERS, on_resume=True)

@@ -13,7 +13,7 @@ from dataloader.errors import InputError, problem_context
 from dataloader.gym import Example, Gym
 from dataloader.metrics import evaluate
 from dataloader.options import chance, find_options, option_source
-from routing_moe.config.choices import BASELINES
+from routing_moe.config.measures import BASELINES
 from routing_moe.evaluation.scored_files import TaskFile
 
 
@@ -61,8 +61,8 @@ def baseline_scores(files: list[TaskFile], *gyms: Gym) -> pd.DataFrame:
         random = chance(options[file.task], examples, metric)
         with problem_context(f"task {file.task}: "):
             constant = evaluate([constant_answer(shown)] * len(examples), answers, metric) if shown else None
-            rows.append((constant, random, evaluate(inputs, answers, metric)))
-    return pd.DataFrame(rows, columns=BASELINES)
+            rows.append(dict(constant=constant, chance=random, copy=evaluate(inputs, answers, metric)))
+    return pd.DataFrame(rows, columns=list(BASELINES))
 
 
 def training_examples(task: str, gyms: Sequence[Gym]) -> list[Example]:

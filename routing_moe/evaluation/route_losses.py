@@ -5,7 +5,6 @@ smoothing: the sum over the tokens of a training target, `<s>` and `</s>` includ
 """
 
 import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import Tensor
@@ -26,20 +25,18 @@ from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, batch_
 
 def losses_of_files(
     model, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator
-) -> pd.DataFrame:
-    """Returns a row per file: its loss and label-smoothed loss in nats, its target tokens and its rows.
+) -> list[dict[str, np.ndarray]]:
+    """Returns of each file {"loss", "smoothed_loss" (of training), "tokens" (targets)} of its examples (n,).
 
-    Columns loss, smoothed_loss (the loss of training), tokens, rows. Losses are sums over the file's rows;
-    with random routes, means over the draws. Processes share the batches, and all get all losses.
+    Losses are in nats; with random routes, means over draws. Processes share the batches; all get all losses.
     """
     pool = Pool(files)
     draws = draws_of(model, pool, decoding, accelerator)
     quiet, size = not accelerator.is_local_main_process, batch_size(model, decoding)
     losses_2KR = _losses(model, pool.encoded, draws, accelerator, size=size, desc="losses", quiet=quiet)
-    of_rows = [*losses_2KR.mean(dim=1), torch.from_numpy(pool.encoded.target_lengths_N)]
-    sums = [[float(own.sum()) for own in values.split(pool.sizes)] for values in of_rows]
-    table = pd.DataFrame(dict(zip(("loss", "smoothed_loss", "tokens"), sums, strict=True)))
-    return table.assign(rows=pool.sizes)
+    of_rows = map(pool.by_file, [*losses_2KR.mean(dim=1).numpy(), pool.encoded.target_lengths_N])
+    names = ("loss", "smoothed_loss", "tokens")
+    return [dict(zip(names, of_file, strict=True)) for of_file in zip(*of_rows, strict=True)]
 
 
 def losses_along(

@@ -1,6 +1,5 @@
 """The dev and test files of tasks, tokenized for scoring, and the settings of decoding."""
 
-from collections import Counter
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -8,9 +7,9 @@ from torch import Tensor
 
 from dataloader.encoding import EncodedExamples, EncodedOptions, Ragged, TextFormat, encode, encode_options
 from dataloader.gym import Example, Gym, evenly_spread
-from dataloader.options import SOURCES, OptionSource, find_options
-from routing_moe.config.choices import MEASURES
+from dataloader.options import OptionSource, find_options
 from routing_moe.config.finetune import FinetuneSettings
+from routing_moe.config.measures import PERFORMANCE
 from routing_moe.config.train import TrainSettings
 
 
@@ -38,7 +37,7 @@ class Decoding:
     """How predictions are made. max_output_length includes `<s>` and `</s>`, as in training targets.
 
     batch_size: as --predict_batch_size; None: that of the device. likelihoods: whether generated answers get
-    scores like those of options. measures: those of `config.choices` that scores have.
+    scores like those of options. measures: those that scores have.
     """
 
     num_beams: int = 4
@@ -52,7 +51,7 @@ class Decoding:
     seed: int = 42  # of the draws
     scoring: str = "generate"
     likelihoods: bool = False
-    measures: tuple[str, ...] = MEASURES[:1]
+    measures: tuple[str, ...] = (PERFORMANCE,)
 
 
 def decoding_of(settings: TrainSettings | FinetuneSettings) -> Decoding:
@@ -100,14 +99,6 @@ def load_task_files(
                 file = replace(file, option_source=source.name, options=options, encoded_options=tokens)
             files.append(file)
     return files
-
-
-def described_scoring(files: list[TaskFile]) -> str:
-    """Returns a line for the log: numbers of tasks whose options are ranked, by source, and of others."""
-    source_of = {file.task: file.option_source for file in files}
-    counts = Counter(source_of.values())
-    sources = ", ".join(f"{source} {counts[source]}" for source in SOURCES if counts[source])
-    return f"tasks whose options are ranked, by source: {sources or 'none'}; generated: {counts[None]}"
 
 
 class Pool:

@@ -8,6 +8,7 @@ processes, each evaluates some batches, and all get all results.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
@@ -20,8 +21,8 @@ from transformers import DynamicCache, EncoderDecoderCache
 from dataloader.encoding import IGNORED_LABEL
 from dataloader.errors import problem_context
 from dataloader.metrics import evaluate
-from dataloader.options import option_metric
 from dataloader.progress import ProgressBar
+from routing_moe.config.measures import MEASURES, PERFORMANCE, Scored, further, needed, value_of
 from routing_moe.evaluation.batches import (
     ExampleRoutes,
     answering_batches,
@@ -42,6 +43,7 @@ from routing_moe.evaluation.option_ranking import (
 from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, prompts_of
 from routing_moe.model.beams import CACHE_ARGUMENT, SourceCache, SourceStates, generate_plain, shares_sources
+from routing_moe.results.scores import mean_score
 
 # Settings that decoder-only models are published with. None is for greedy answers, or saved with them.
 SAMPLING = ("temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -62,26 +64,15 @@ class Answers:
 
 
 def predict(
-    model,
-    tokenizer,
-    files: list[TaskFile],
-    decoding: Decoding,
-    accelerator: Accelerator,
-    losses: pd.DataFrame | None = None,
+    model, tokenizer, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator
 ) -> tuple[pd.DataFrame, list, list]:
     """Returns (a `scores_table`, predictions, option scores of the first draw) of every file.
 
-    predictions: for each file a list of draws (usually one), each a list of texts. losses: `losses_of_files`,
-    if they are known already; their columns are then added, too.
+    predictions: for each file a list of draws (usually one), each a list of texts.
     """
     answers = answer(model, tokenizer, files, decoding, accelerator)
-    scores = scores_table(model, files, answers, decoding)
-    if "answer_loss" in decoding.measures and losses is None:
-        losses = losses_of_files(model, files, decoding, accelerator)
-    if losses is not None:
-        scores = scores.assign(**answer_losses(losses))
-    if "rank_accuracy" in decoding.measures:
-        scores["rank_accuracy"] = rank_accuracies(model, tokenizer, files, answers, decoding, accelerator)
+    measures = [PERFORMANCE, *further(decoding.measures)]
+    scores = scores_table(model, tokenizer, files, decoding, accelerator, measures, answers)
     texts = [[draw.texts for draw in draws] for draws in answers]
     return scores, texts, [draws[0].option_scores for draws in answers]
 
@@ -238,80 +229,73 @@ def generation_limits(config, decoding: Decoding, tokenizer) -> dict:
     return limits
 
 
-def scores_table(model, files: list[TaskFile], answers: list[list[Answers]], decoding: Decoding):
-    """Returns a DataFrame with task_prefix (task name), sample, metric, performance, n of every file.
+def scores_table(
+    model, tokenizer, files: list[TaskFile], decoding: Decoding, accelerator, measures, answers=(), losses=()
+) -> pd.DataFrame:
+    """Returns a row per file: task_prefix (task name), sample, metric, n, measures; NaN without a value.
 
-    With random routes, performance is a mean over draws, and there are performance_std (sample standard
-    deviation), draws (their number) and the score of each, draw_1 and so on. With scoring "rank", the column
-    scoring has "generate" or the source of options.
+    answers: of `answer`, for measures that need them. losses: `losses_of_files`, if they are known already;
+    with losses, also loss_per_answer. With random routes, values are means over draws, and there are
+    performance_std (sample standard deviation), draws (their number) and the score of each, draw_1 and so on.
+    With scoring "rank", the column scoring has "generate" or the source of options.
     """
-    rows = []
-    for file, draws in zip(files, answers, strict=True):
-        values = pd.Series([score(file, draw.texts, decoding.do_lowercase) for draw in draws])
-        row = file_columns(file) | {"performance": values.mean(), "n": len(file.examples)}
-        if model.source.is_drawn:
-            row |= {"performance_std": values.std(), "draws": len(draws)}
-            row |= {f"draw_{i}": value for i, value in enumerate(values, start=1)}
-        if decoding.scoring == "rank":
+    rows, needs = [], needed(measures)
+    if "losses" in needs and not losses:
+        losses = losses_of_files(model, files, decoding, accelerator)
+    ranked = dict(enumerate(answers)) if decoding.scoring == "rank" else {}
+    if "options" in needs and not ranked:
+        places = [place for place, file in enumerate(files) if any(file.options or ())]
+        chosen, ranking = [files[place] for place in places], replace(decoding, scoring="rank")
+        ranked = dict(zip(places, answer(model, tokenizer, chosen, ranking, accelerator), strict=True))
+    for place, file in enumerate(files):
+        row = {"task_prefix": file.task, "sample": file.sample, "metric": file.metric}
+        own, of_file = answers[place] if answers else (), losses[place] if losses else {}
+        draws = scored_draws(file, own, ranked.get(place, ()), of_file, decoding.do_lowercase)
+        with problem_context(f"task {file.task}: "):
+            values = {name: pd.Series([value_of(name, draw) for draw in draws]) for name in measures}
+        row |= {PERFORMANCE: values[PERFORMANCE].mean()} if answers else {}
+        row["n"] = len(file.examples)
+        if answers and model.source.is_drawn:
+            scores = values[PERFORMANCE]
+            row |= {"performance_std": scores.std(), "draws": len(scores)}
+            row |= {f"draw_{i}": value for i, value in enumerate(scores, start=1)}
+        if answers and decoding.scoring == "rank":
             source = COLUMN_WORDS.get(file.option_source, file.option_source)
             row["scoring"] = f"rank ({source})" if source else "generate"
-        rows.append(row)
+        row |= {name: values[name].mean(skipna=False) for name in further(values)}
+        rows.append(row | ({"loss_per_answer": np.mean(of_file["loss"])} if losses else {}))
     return pd.DataFrame(rows)
 
 
-def file_columns(file: TaskFile) -> dict[str, str]:
-    return {"task_prefix": file.task, "sample": file.sample, "metric": file.metric}
-
-
-def rank_accuracies(
-    model, tokenizer, files: list[TaskFile], answers: list[list[Answers]], decoding: Decoding, accelerator
-) -> list[float | None]:
-    """Returns for each file the share of its examples with options whose best option is accepted, or None.
-
-    An option is accepted by the task's metric if that is EM or ACC, otherwise by ACC. Random routes: mean
-    over the draws. answers: those of `decoding`; if they were generated, the options are ranked in addition.
-    """
-    with_options = [place for place, file in enumerate(files) if any(file.options or ())]
-    ranked = [answers[place] for place in with_options]
-    if decoding.scoring != "rank":
-        chosen, ranking = [files[place] for place in with_options], replace(decoding, scoring="rank")
-        ranked = answer(model, tokenizer, chosen, ranking, accelerator)
-    accuracies: list[float | None] = [None] * len(files)
-    for place, draws in zip(with_options, ranked, strict=True):
-        file, of_draws = files[place], []
-        for draw in draws:
-            rows = [i for i, scores in enumerate(draw.option_scores) if scores]
-            accepted = [list(file.examples[i].outputs) for i in rows]
-            with problem_context(f"task {file.task}: "):
-                of_draws.append(evaluate([draw.texts[i] for i in rows], accepted, option_metric(file.metric)))
-        accuracies[place] = float(np.mean(of_draws))
-    return accuracies
+def scored_draws(file: TaskFile, answers, ranked, losses, do_lowercase: bool) -> list[Scored]:
+    """Returns what is known of a file for each draw of routes: `Answers` to it, ranked ones, and losses."""
+    known = dict(metric=file.metric, answers=accepted_answers(file, do_lowercase))
+    known |= dict(losses_N=losses.get("loss"), tokens_N=losses.get("tokens"))
+    unknown = [None] * len(file.examples)
+    return [
+        Scored(**known, predictions=draw and draw.texts, options=own.option_scores if own else unknown)
+        for draw, own in list(zip_longest(answers, ranked)) or [(None, None)]
+    ]
 
 
 def dev_scores(
     model, tokenizer, files: list[TaskFile], decoding: Decoding, accelerator: Accelerator, select_by: str
 ) -> tuple[pd.DataFrame, float]:
-    """Returns scores of dev files with answer losses, and the label-smoothed loss of all their tokens."""
-    losses = losses_of_files(model, files, decoding, accelerator)
-    if select_by == "answer_loss":
-        rows = [file_columns(file) | {"n": len(file.examples)} for file in files]
-        scores = pd.DataFrame(rows).assign(**answer_losses(losses))
+    """Returns scores of dev files, and the label-smoothed loss of all their tokens.
+
+    Scores have the measures that need just losses, and `decoding.measures`; but if select_by needs no
+    answers, none are made, and measures that need more than it are left out.
+    """
+    losses, answers = losses_of_files(model, files, decoding, accelerator), ()
+    known, wanted = {"losses"} | needed([select_by]), (PERFORMANCE, select_by, *decoding.measures)
+    measures = [name for name in MEASURES if name in wanted or MEASURES[name].needs == ("losses",)]
+    if "answers" in known:
+        answers = answer(model, tokenizer, files, decoding, accelerator)
     else:
-        scores, *_ = predict(model, tokenizer, files, decoding, accelerator, losses)
-    return scores, float(losses["smoothed_loss"].sum() / losses["tokens"].sum())
-
-
-def answer_losses(losses: pd.DataFrame) -> dict[str, pd.Series]:
-    """Returns the columns of `losses_of_files` as nats per token and per answer."""
-    return {
-        "answer_loss": losses["loss"] / losses["tokens"],
-        "loss_per_answer": losses["loss"] / losses["rows"],
-    }
-
-
-def mean_score(scores: pd.DataFrame, column: str = "performance") -> float:
-    """Returns the mean over tasks of the mean over a task's samples."""
-    return float(scores.groupby("task_prefix")[column].mean().mean())
+        measures = [name for name in measures if needed([name]) <= known]
+    scores = scores_table(model, tokenizer, files, decoding, accelerator, measures, answers, losses)
+    smoothed, tokens = (np.concatenate([own[name] for own in losses]) for name in ("smoothed_loss", "tokens"))
+    return scores, float(smoothed.sum() / tokens.sum())
 
 
 def spread_over_draws(scores: pd.DataFrame) -> float:
@@ -320,10 +304,13 @@ def spread_over_draws(scores: pd.DataFrame) -> float:
     return float(pd.Series([mean_score(scores, name) for name in columns]).std())
 
 
-def score(file: TaskFile, predictions: list[str], do_lowercase: bool = False) -> float:
-    """Returns the score of a file by its metric. do_lowercase: for a model of lowercased text."""
+def accepted_answers(file: TaskFile, do_lowercase: bool) -> list[list[str]]:
+    """Returns the accepted answers of each example. do_lowercase: for a model of lowercased text."""
     answers = [list(example.outputs) for example in file.examples]
-    if do_lowercase:
-        answers = [[answer.lower() for answer in accepted] for accepted in answers]
+    return [[text.lower() for text in accepted] for accepted in answers] if do_lowercase else answers
+
+
+def score(file: TaskFile, predictions: list[str], do_lowercase: bool = False) -> float:
+    """Returns the score of a file by its metric. do_lowercase: as of `accepted_answers`."""
     with problem_context(f"task {file.task}: "):
-        return evaluate(predictions, answers, file.metric)
+        return evaluate(predictions, accepted_answers(file, do_lowercase), file.metric)

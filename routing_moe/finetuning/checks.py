@@ -17,6 +17,7 @@ from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.choices import BUILT_IN_SOURCES, kind_of
 from routing_moe.config.finetune import SINGLE, FinetuneSettings
 from routing_moe.config.flags import differences, existing_paths, flag_problems
+from routing_moe.config.measures import needed
 from routing_moe.config.shared import last_step, text_problems, with_texts_of
 from routing_moe.io.files import unwritable
 from routing_moe.io.precision import precision_problems
@@ -116,8 +117,10 @@ def check_files(settings: FinetuneSettings, gym: Gym) -> None:
     for sample in settings.samples:
         rows = {part: len(gym.examples(task, part, sample)) for part in parts}
         check_epochs(settings, sample, rows["train"])
-    if settings.scoring == "rank" and find_options(task, metric, [gym]).name is None:
-        raise InputError(f"--scoring is rank, but {task} has no answer options; give --scoring generate")
+    chooses = "options" in needed([settings.select_by])
+    flag = f"select_by is {settings.select_by}" if chooses else "scoring is rank"
+    if (chooses or settings.scoring == "rank") and find_options(task, metric, [gym]).name is None:
+        raise InputError(f"--{flag}, but {task} has no answer options; give another value")
 
 
 def check_epochs(settings: FinetuneSettings, sample: str, n_examples: int) -> None:

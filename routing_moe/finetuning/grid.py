@@ -27,14 +27,13 @@ from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
 from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain
-from routing_moe.config.choices import MEASURES
 from routing_moe.config.finetune import Configuration, FinetuneSettings
+from routing_moe.config.measures import MEASURES, PERFORMANCE, goodness
 from routing_moe.io.executor import Outcomes, run_calls
 from routing_moe.io.job_folder import JobFolder
-from routing_moe.results.few_shot import BEST, RESULT_FILES, SELECT_BY, of_measure
+from routing_moe.results.few_shot import BEST, RESULT_FILES, SELECT_BY
 from routing_moe.results.markdown import mean_and_std
 from routing_moe.results.run_cost import TRAINING_COST
-from routing_moe.results.scores import goodness
 from routing_moe.task_choice.given_routes import given_checksums
 
 RESULTS_FILE = RESULT_FILES[0]
@@ -51,7 +50,7 @@ class Grid:
     def __init__(self, settings: FinetuneSettings, gym: Gym):
         self.settings, self.gym, self.folder = settings, gym, Path(settings.output_dir)
         self.wanted = self.configurations = settings.configurations()
-        scores = [name for measure in settings.measures for name in of_measure(measure)]
+        scores = [f"{part}_{name}" for name in settings.measures for part in ("dev", "test")]
         self.columns = ["prefix", "lr", "bsz", *scores, "best_step", "route", "vector_seen", *TRAINING_COST]
         self.outcomes: dict[Configuration, dict] = {}
         redo, name = "run that configuration again", attrgetter("name")
@@ -223,7 +222,7 @@ def in_words(outcome: dict) -> str:
 
 
 def words_of(measure: str) -> str:
-    return "" if measure == MEASURES[0] else f"{measure.replace('_', ' ')} "
+    return "" if measure == PERFORMANCE else f"{measure.replace('_', ' ')} "
 
 
 def report(grid: Grid) -> bool:
@@ -233,10 +232,10 @@ def report(grid: Grid) -> bool:
     scores = ", ".join(
         f"{part} {words_of(measure)}{mean_and_std(best[column].mean(), best[column].std())}"
         for measure in grid.settings.measures
-        for part, column in zip(("dev", "test"), of_measure(measure), strict=True)
-        if best[column].notna().any()
+        for part in ("dev", "test")
+        if best[column := f"{part}_{measure}"].notna().any()
     )
-    chosen = f" by dev {words_of(by).strip()}" if by != MEASURES[0] else ""
+    chosen = f" by dev {words_of(by).strip()}" if by != PERFORMANCE else ""
     what = f"{grid.settings.task}: best of {len(best)} samples{chosen}"
     log.info("%s: %s; %s", what, scores or "none", grid.folder / RESULTS_FILE)
     unscored = [s for s in grid.samples if grid.is_complete(s) and grid.best_of(s) is None]

@@ -12,6 +12,7 @@ from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.config.finetune import Configuration, FinetuneSettings
+from routing_moe.config.measures import goodness
 from routing_moe.config.plugins import load_plugin
 from routing_moe.config.shared import last_step
 from routing_moe.evaluation.predictions import prediction_lines
@@ -23,9 +24,7 @@ from routing_moe.io.memory import peak_memory_gb
 from routing_moe.model.conversion import with_shared_parameters
 from routing_moe.model.mixtures import OF_THIS_PROJECT
 from routing_moe.optim.step import Stepper, TrainingDiverged
-from routing_moe.results.few_shot import of_part
 from routing_moe.results.run_cost import TRAINING_COST
-from routing_moe.results.scores import goodness
 from routing_moe.training.cost import training_cost
 
 COST_STEPS = 50  # steps from which the FLOPs per example of a configuration are computed
@@ -116,8 +115,8 @@ class TrialRunner:
             "prefix": sample,
             "lr": configuration.lr,
             "bsz": configuration.bsz,
-            **of_part("dev", trial.best or unknown),
-            **of_part("test", test),
+            **{f"dev_{name}": value for name, value in (trial.best or unknown).items()},
+            **{f"test_{name}": value for name, value in test.items()},
             "best_step": trial.best_step,
             "route": route,
             "vector_seen": seen,

@@ -25,7 +25,6 @@ LOADS = {
     "information": "mutual information of task and expert / log E",
     "loads": "load of each expert (dashed: 1/E)",
 }
-MEASURES = {"dev_score": "mean dev score", "dev_answer_loss": "mean dev answer loss (nats per token)"}
 
 
 @styled
@@ -36,7 +35,7 @@ def plot_curves(curves: pd.DataFrame) -> Figure:
     """
     figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    measure = next(name for name in MEASURES if name in curves)
+    measure = next(name for name in curves if name.startswith("dev_"))
     variants = curves["variant"].unique()
     for axes, x in zip(panels, ("step", "flops"), strict=True):
         axes.set_xlabel({"step": "training steps", "flops": "training FLOPs"}[x])
@@ -48,7 +47,7 @@ def plot_curves(curves: pd.DataFrame) -> Figure:
             axes.plot(
                 means[x], means[measure], linewidth=1.2, markersize=3, zorder=2, label=short(variant), **style
             )
-    panels[0].set_ylabel(MEASURES[measure])
+    panels[0].set_ylabel(f"mean {measure.replace('_', ' ')}")
     add_legend(figure)
     return figure
 

@@ -38,9 +38,9 @@ STEP = alt.Step(14)  # pixels of a task or an expert
 IS_CHOSEN = "datum.task === chosen.task[0]"
 NAMES = alt.Axis(labelLimit=230, domain=False, ticks=False)
 NEAREST, STRONGEST, MOST_POINTS = 12, 3, 250  # shown of a task, of a feature, of a curve
-CURVES = (
-    *("train_loss", "dev_loss", "dev_performance", "dev_answer_loss", "entropy", "load_entropy"),
-    *("information", "distance_to_final", "temperature", "learning_rate", "grad_norm"),
+CURVES = (  # besides dev_loss and dev_<measure>
+    *("train_loss", "entropy", "load_entropy", "information", "distance_to_final", "temperature"),
+    *("learning_rate", "grad_norm"),
 )
 # 'unsafe-eval': Vega compiles the expressions of a specification.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'"
@@ -172,7 +172,7 @@ def curve_rows(run: ExplainedRun) -> list[dict]:
     rows = []
     for table in tables:
         thinned = table.iloc[:: max(1, -(-len(table) // MOST_POINTS))]
-        for name in [name for name in CURVES if name in table]:
+        for name in [name for name in table if name in CURVES or name.startswith("dev_")]:
             values = thinned[name].replace([np.inf, -np.inf], np.nan).dropna()
             start = {"run": run.name, "curve": name.replace("_", " ")}
             rows += [start | {"step": int(n), "value": float(f"{value:.5g}")} for n, value in values.items()]

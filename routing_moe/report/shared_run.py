@@ -28,8 +28,8 @@ from routing_moe.checkpoints.find import SavedMixture
 from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.assemble import ASSEMBLED_FILE
-from routing_moe.config.choices import BASELINES
 from routing_moe.config.flags import flags_of
+from routing_moe.config.measures import BASELINES
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.csv_files import read_table
 from routing_moe.io.hub import OTHER_TOKENIZERS, TOKENIZER_FILES, is_hub_name

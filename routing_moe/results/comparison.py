@@ -13,10 +13,11 @@ import pandas as pd
 
 from dataloader.errors import InputError
 from dataloader.ontology import Ontology
+from routing_moe.config.measures import BASELINES, MEASURES, PERFORMANCE
 from routing_moe.config.tables import CompareSettings
 from routing_moe.results.markdown import markdown_table, mean_and_std, shown_p
 from routing_moe.results.runs import Run, scores_per_sample, scores_per_task
-from routing_moe.results.scores import ALL, NAMES, PERFORMANCE, TITLES, UNITS, in_categories
+from routing_moe.results.scores import ALL, in_categories
 from routing_moe.results.statistics import AUTO, FEWEST_TASKS, SEEDS_ALONE, TASKS_ALONE, holm, mean_interval
 
 OVER_GYMS = "gyms"  # what an interval over seeds covers if each seed has a gym with tasks of its own
@@ -61,10 +62,12 @@ def comparison_table(
     means = dict(tasks=("tasks", "first"), mean=("mean", "mean"), std=("mean", "std"), n=("mean", "size"))
     tables = [per_run.agg(**means).reset_index()]
     tasks = in_categories(scores.dropna(subset=measure).drop_duplicates("task"), ontology)
-    for column in UNITS[measure]:
+    for column in MEASURES[measure].baselines:
         if column in tasks and (column == "constant" or tasks[column].notna().any()):
             means = tasks.astype({column: float}).groupby("category", observed=True)[column]
-            tables.append(means.agg(tasks="count", mean="mean").reset_index().assign(variant=NAMES[column]))
+            tables.append(
+                means.agg(tasks="count", mean="mean").reset_index().assign(variant=BASELINES[column])
+            )
     table = pd.concat(tables, ignore_index=True).astype({"category": str})
     if baseline is not None and contrasts is not None:  # None: the baseline is the only variant
         differences = contrasts[(contrasts["minus"] == baseline) & (contrasts["measure"] == measure)]
@@ -160,14 +163,14 @@ class Compared:
     def markdown(self, settings: CompareSettings, draws: dict[str, int]) -> Iterator[str]:
         """Yields explanations and tables. draws: {variant: draws of routes that its scores are means of}."""
         measures = settings.measures
-        what = f"{TITLES[measures[0]] if len(measures) == 1 else 'means'} {settings.where_scored}"
+        what = f"{MEASURES[measures[0]].heading if len(measures) == 1 else 'means'} {settings.where_scored}"
         lines = [
             f"{what.capitalize()}, checkpoint {settings.checkpoint_name}: mean ± sample std over n runs with",
             "different seeds. All tasks have equal weight; the number of tasks is in brackets.",
         ]
         shown = set(self.table["variant"])
-        names = [name for name in BASELINES_EXPLAINED if NAMES[name] in shown]
-        lines += [f"{NAMES[name].capitalize()}: {BASELINES_EXPLAINED[name]}" for name in names]
+        names = [name for name in BASELINES_EXPLAINED if BASELINES[name] in shown]
+        lines += [f"{BASELINES[name].capitalize()}: {BASELINES_EXPLAINED[name]}" for name in names]
         lines += [f"Scores of {name} are means over {n} draws of its routes." for name, n in draws.items()]
         if pairs := contrast_pairs(settings, self.samples["variant"].unique()):
             text = (
@@ -179,7 +182,7 @@ class Compared:
             lines.append(textwrap.fill(text, LINE_WIDTH))
         yield "\n".join(lines)
         for measure in measures:
-            heading = f"**{TITLES[measure].capitalize()}**\n\n" if len(measures) > 1 else ""
+            heading = f"**{MEASURES[measure].heading.capitalize()}**\n\n" if len(measures) > 1 else ""
             yield heading + comparison_markdown(self.means(measure)[1], settings.baseline)
         if self.contrasts is not None:
             further = self.contrasts[self.contrasts["minus"] != settings.baseline]

@@ -5,7 +5,7 @@
 
 A results file has a row per configuration and, for each sample whose configurations have all finished, the
 row "<sample>_best" of the one with the best dev score. Columns prefix, SCORES and others, in files of this
-project also FURTHER, TRAINING_COST and select_by.
+project also those of further measures, TRAINING_COST and select_by.
 
 A summary has for each task a row per sample, then "mean" and "std" (columns task, entry, SCORES, n, and
 TRAINING_COST if known). Those of the published code have empty rows between tasks, no n, and the population
@@ -15,7 +15,7 @@ std.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import pandas as pd
 from dataloader.errors import InputError, in_short
 from dataloader.metrics import METRICS
 from dataloader.templates import dataset_of
-from routing_moe.config.choices import MEASURES
+from routing_moe.config.measures import PERFORMANCE, needed
 from routing_moe.io.csv_files import check_numbers, read_table
 from routing_moe.io.files import folder_problem
 from routing_moe.io.run_folder import load_run_settings
@@ -43,25 +43,17 @@ MOST_NAMES = 8  # samples listed in one message
 
 @dataclass(frozen=True)
 class TaskResults:
-    """best: SCORES, FURTHER and TRAINING_COST of each finished sample, NaN if missing. samples: all known."""
+    """best: scores and TRAINING_COST of each finished sample, NaN if missing. samples: all known."""
 
     task: str
     best: pd.DataFrame
     samples: tuple[str, ...]
-    select_by: str = MEASURES[0]
+    select_by: str = PERFORMANCE
 
 
-def of_measure(measure: str) -> tuple[str, str]:
-    """Returns the columns of a measure's dev and test values."""
-    return f"dev_{measure}", f"test_{measure}"
-
-
-def of_part(part: str, scores: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Returns {column: value} of {measure: value} of the dev or test file."""
-    return {f"{part}_{measure}": value for measure, value in scores.items()}
-
-
-FURTHER = tuple(column for measure in MEASURES[1:] for column in of_measure(measure))
+def further_columns(table: pd.DataFrame) -> list[str]:
+    """Returns the columns with dev and test values of further measures, also of a plug-in."""
+    return [name for name in table if name.partition("_")[0] in PARTS and name not in SCORES]
 
 
 def find_results(logs_dir: str | Path, expected: Iterable[str] | None = None) -> dict[str, Path | None]:
@@ -91,7 +83,7 @@ def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
         raise InputError(f"{path} holds no results of fine-tuning: no column {', '.join(lacking)}")
     if rows["prefix"].isna().any():
         raise InputError(f"{path}: a row has no prefix")
-    numbers = [*SCORES, *FURTHER, *TRAINING_COST]
+    numbers = [*SCORES, *further_columns(rows), *TRAINING_COST]
     check_numbers(rows, [name for name in numbers if name in rows], path)
     samples = rows["prefix"].str.removesuffix(postfix)
     is_best = samples != rows["prefix"]
@@ -101,7 +93,7 @@ def read_results(task: str, path: Path, postfix: str = BEST) -> TaskResults:
         raise InputError(f"{path}: more than one row of {names}; keep only one of them")
     expected = (load_run_settings(path.parent) or {}).get("samples")
     expected = expected if isinstance(expected, list) else []
-    selected = ", ".join(rows[SELECT_BY].astype(str).unique()) if SELECT_BY in rows else MEASURES[0]
+    selected = ", ".join(rows[SELECT_BY].astype(str).unique()) if SELECT_BY in rows else PERFORMANCE
     known = tuple(dict.fromkeys([*samples.str.removesuffix(BEST), *expected]))
     return TaskResults(task, best, known, selected)
 
@@ -144,29 +136,30 @@ def counted(scores: pd.DataFrame) -> pd.DataFrame:
 def summary_table(results: Sequence[TaskResults]) -> pd.DataFrame:
     """Returns a row per sample of each task (n = 1), then mean and sample std (NaN for n = 1) of its scores.
 
-    Columns task, entry, SCORES, n; FURTHER, TRAINING_COST and select_by if they say anything.
+    Columns task, entry, SCORES, n; further measures, TRAINING_COST and select_by if they say anything.
     """
-    rows, scores, costs = [], [*SCORES, *FURTHER], list(TRAINING_COST)
+    further = list(dict.fromkeys(name for task in results for name in further_columns(task.best)))
+    rows, scores, costs = [], [*SCORES, *further], list(TRAINING_COST)
     for task in results:
-        scored = counted(task.best)
+        scored = counted(task.best).reindex(columns=scores)
         if scored.empty:
             continue
         of_task = {"task": task.task, SELECT_BY: task.select_by}
         rows += [of_task | {"entry": name, **best, "n": 1} for name, best in task.best.iterrows()]
-        rows.append(of_task | {"entry": "mean", "n": len(scored), **scored[scores].mean()})
+        rows.append(of_task | {"entry": "mean", "n": len(scored), **scored.mean()})
         rows[-1] |= task.best[costs].mean(skipna=False)
-        rows.append(of_task | {"entry": "std", "n": len(scored), **scored[scores].std(ddof=1)})
-    table = pd.DataFrame(rows, columns=["task", "entry", *SCORES, "n", *FURTHER, *costs, SELECT_BY])
-    unknown = [name for name in FURTHER if table[name].isna().all()]
+        rows.append(of_task | {"entry": "std", "n": len(scored), **scored.std(ddof=1)})
+    table = pd.DataFrame(rows, columns=["task", "entry", *SCORES, "n", *further, *costs, SELECT_BY])
+    unknown = [name for name in further if table[name].isna().all()]
     unknown += costs if table[costs].isna().all(axis=None) else []
-    unknown += [SELECT_BY] if (table[SELECT_BY] == MEASURES[0]).all() else []
+    unknown += [SELECT_BY] if (table[SELECT_BY] == PERFORMANCE).all() else []
     return table.drop(columns=unknown)
 
 
 def summary_markdown(table: pd.DataFrame) -> str:
     """Returns `summary_table` as Markdown with an explanation: a row per task, then the mean over tasks."""
     means, stds = (table[table["entry"] == entry].set_index("task") for entry in ("mean", "std"))
-    shown = PARTS | {column.replace("_", " "): column for column in FURTHER if column in table}
+    shown = PARTS | {column.replace("_", " "): column for column in further_columns(table)}
     rows = {}
     for task, row in means.iterrows():
         cells = {name: mean_and_std(row[c], stds.loc[task, c]) for name, c in shown.items()}
@@ -185,12 +178,13 @@ def read_summary(path: str | Path, column: str = "test_performance") -> pd.DataF
     """Returns a row per task, in the file's order: mean, sample std (NaN for one sample), n and metric.
 
     In a table without n, that is the number of sample rows, and the std is computed from them. Metrics of
-    tables are those of dataloader/metrics.json. Tasks without options have no rank accuracy.
+    tables are those of dataloader/metrics.json. Tasks without options have no value of a measure of options.
     """
     path = Path(path)
     is_table = "task_prefix" not in read_table(path, nrows=0)
     summary = _summary_of_table(path, column) if is_table else _summary_of_predictions(path, column)
-    return summary.dropna(subset="mean") if column.endswith("rank_accuracy") else summary
+    of_options = "options" in needed([column.partition("_")[2]])
+    return summary.dropna(subset="mean") if of_options else summary
 
 
 def _summary_of_table(path: Path, column: str) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from dataloader.errors import InputError, Problems, did_you_mean, in_short
-from routing_moe.config.choices import LOWER_IS_BETTER
+from routing_moe.config.measures import MEASURES
 from routing_moe.config.tables import GainSettings
 from routing_moe.io.files import distinct_tails
 from routing_moe.results.comparison import EXPLAINED, LINE_WIDTH, shown_difference, shown_number
@@ -238,7 +238,7 @@ def explain_gains(per_task: pd.DataFrame, baseline: str, metric: str, min_baseli
 
 def is_loss(metric: str) -> bool:
     """Whether lower values of a column of summaries, such as test_answer_loss, are better."""
-    return metric.partition("_")[2] in LOWER_IS_BETTER
+    return MEASURES[metric.partition("_")[2]].lower_is_better
 
 
 def shown_gain(gain: float) -> str:

@@ -11,12 +11,13 @@ import pandas as pd
 
 from dataloader.errors import InputError, Problems, in_short
 from routing_moe.checkpoints.folder import load_progress
+from routing_moe.config.measures import MEASURES, PERFORMANCE
 from routing_moe.model.task_vectors import NOTHING
 from routing_moe.results.few_shot import read_summary
 from routing_moe.results.markdown import markdown_table, mean_and_std, whole
 from routing_moe.results.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT, read_cost, shown_cost
 from routing_moe.results.runs import Run
-from routing_moe.results.scores import DEV_COLUMNS, LOSS_COLUMNS, ScoresFile, has_only_losses, read_scores
+from routing_moe.results.scores import DEV_COLUMNS, ScoresFile, mean_score, read_scores
 
 GIVEN_ROUTE = "given route"
 EVALUATIONS = "*-steps/dev_results.csv"
@@ -97,28 +98,28 @@ def cost_markdown(table: pd.DataFrame, costs: pd.DataFrame | None = None) -> str
     return text
 
 
-def curves(runs: Sequence[Run], costs: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row per evaluation: variant, run, seed, step and flops (with the start if known), dev_score.
+def curves(runs: Sequence[Run], costs: pd.DataFrame, measures: Sequence[str] = ()) -> pd.DataFrame:
+    """Returns a row per evaluation: variant, run, seed, step and flops (with the start if known), dev mean.
 
-    Runs with --select_by answer_loss are left out; if all have it, the last is dev_answer_loss.
+    The last is dev_score or dev_<measure>, of the first of the measures, else of all, that evaluations have.
     """
     evaluations = []
     for run in runs:
         files = {path.parent.name.removesuffix("-steps"): path for path in run.folder.glob(EVALUATIONS)}
         steps = sorted(int(step) for step in files if step.isdecimal())
-        evaluations += [(run, step, files[str(step)]) for step in steps]
-    scored, rows = [evaluation for evaluation in evaluations if not has_only_losses(evaluation[2])], []
-    columns, measure, name = DEV_COLUMNS, "performance", "dev_score"
-    if evaluations and not scored:
-        columns, measure, name = LOSS_COLUMNS, "answer_loss", "dev_answer_loss"
-    for run, step, path in scored or evaluations:
-        score = mean_over_tasks(read_scores(path, columns), measure)
+        evaluations += [(run, step, read_scores(files[str(step)], DEV_COLUMNS)) for step in steps]
+    known, rows = {name for *_, scores in evaluations for name in scores}, []
+    measure = next((name for name in (*measures, *MEASURES) if name in known), PERFORMANCE)
+    for run, step, scores in evaluations:
+        if measure not in scores:
+            continue
         cost = costs.loc[str(run)]
         before = cost["steps"] - cost["own_steps"]  # NaN if unknown
         flops = cost["total_flops"] - cost["own_flops"] + cost["own_flops"] * step / cost["own_steps"]
         steps = step if math.isnan(before) else round(before + step)
-        rows.append((run.variant, run.name, run.seed, steps, flops, score))
-    return pd.DataFrame(rows, columns=["variant", "run", "seed", "step", "flops", name])
+        rows.append((run.variant, run.name, run.seed, steps, flops, mean_score(scores, measure)))
+    column = "dev_score" if measure == PERFORMANCE else f"dev_{measure}"
+    return pd.DataFrame(rows, columns=["variant", "run", "seed", "step", "flops", column])
 
 
 # ---- the table of means
@@ -132,7 +133,7 @@ def overview(runs: Mapping[str, Sequence[Run]], costs: pd.DataFrame, recovery=No
     """
     table = costs.assign(gflops=costs["total_flops"] / 1e9)[["variant", *COSTS]]
     for name, scored in runs.items():
-        table[name] = [mean_over_tasks(run.scores) for run in scored]
+        table[name] = [mean_score(run.scores) for run in scored]
     if few_shot is not None:
         table["few_shot"] = [few_shot.get(run, math.nan) for run in costs.index]
     if recovery is not None:
@@ -157,11 +158,6 @@ def read_of_unseen(run: Run) -> str:
     if (run.scores["route"] == GIVEN_ROUTE).all():
         return GIVEN_ROUTE
     return ", ".join(sorted({str(seen).partition(":")[0] for seen in run.scores["vector_seen"]}))
-
-
-def mean_over_tasks(scores: pd.DataFrame | None, measure: str = "performance") -> float:
-    """Returns the mean over tasks of the mean over a task's samples; NaN without scores."""
-    return math.nan if scores is None else scores.groupby("task_prefix")[measure].mean().mean()
 
 
 def few_shot_scores(folder: Path, runs: Sequence[Run]) -> dict[str, float]:

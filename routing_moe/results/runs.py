@@ -14,9 +14,10 @@ import pandas as pd
 from dataloader.errors import InputError, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import flags_of
+from routing_moe.config.measures import BASELINES, MEASURES
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.files import distinct_paths, distinct_tails, folder_problem
-from routing_moe.results.scores import NAMES, UNITS, ScoresFile, read_scores
+from routing_moe.results.scores import ScoresFile, read_scores
 
 OF_A_SEED = re.compile(r"seed\d+")  # of the variant that the folder above is named after
 FLAGS = flags_of(TrainSettings)
@@ -149,7 +150,7 @@ def scores_per_sample(runs: Sequence[Run]) -> pd.DataFrame:
     """Returns a row per run, task and sample with all measures and baselines; NaN where a run lacks one."""
     tables = [run.scores.assign(variant=run.variant, run=run.name, seed=run.seed) for run in runs]
     table = pd.concat(tables, ignore_index=True).rename(columns={"task_prefix": "task"})
-    scores = [name for name in (*UNITS, *NAMES) if name in table]
+    scores = [name for name in (*MEASURES, *BASELINES) if name in table]
     return table[[*RUN, "task", "sample", "metric", "n", *scores]]
 
 

@@ -11,22 +11,12 @@ import pandas as pd
 from dataloader.errors import InputError
 from dataloader.ontology import UNCATEGORISED, Ontology
 from dataloader.templates import dataset_of
-from routing_moe.config.choices import BASELINES, LOWER_IS_BETTER, MEASURES
+from routing_moe.config.measures import BASELINES, MEASURES, PERFORMANCE, further
 from routing_moe.io.csv_files import check_numbers, read_table
 from routing_moe.results.markdown import markdown_table
 
-PERFORMANCE = "performance"
-NAMES = {"constant": "constant answer", "chance": "random option", "copy": "copied input"}
-UNITS = {PERFORMANCE: tuple(NAMES), "answer_loss": (), "rank_accuracy": ("chance",)}  # {measure: baselines}
-TITLES = {
-    PERFORMANCE: "mean score",
-    "answer_loss": "mean loss of the answers in nats per token (lower is better)",
-    "rank_accuracy": "mean accuracy of the best-ranked option",
-}
-SCORE_COLUMNS = ("task_prefix", "sample", "metric", "performance", "n", "constant")
-DEV_COLUMNS = SCORE_COLUMNS[:-1]  # of an evaluation during training
-LOSS_COLUMNS = ("task_prefix", "sample", "metric", "n", "answer_loss")  # of one with --select_by answer_loss
-MEASURE_COLUMNS = ("answer_loss", "loss_per_answer", "rank_accuracy")  # columns of --measures
+DEV_COLUMNS = ("task_prefix", "sample", "metric", "n")  # of an evaluation during training
+SCORE_COLUMNS = (*DEV_COLUMNS, PERFORMANCE, "constant")
 ALL = "all"  # the category that has all tasks
 
 
@@ -59,12 +49,6 @@ class ScoresFile:
         return f"{self.checkpoint_name}/{self.prefix}eval-{section}{end}"
 
 
-def has_only_losses(path: Path) -> bool:
-    """Returns whether an evaluation in training made no answers, because of --select_by answer_loss."""
-    columns = read_table(path, index_col=0, nrows=0).columns
-    return "answer_loss" in columns and "performance" not in columns
-
-
 def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFrame:
     """Returns the scores that `--do_predict`, or an evaluation during training, wrote: a row per sample.
 
@@ -74,11 +58,11 @@ def read_scores(path: Path, columns: Sequence[str] = SCORE_COLUMNS) -> pd.DataFr
     scores = read_table(path, index_col=0, dtype=types, keep_default_na=False, na_values=[""])
     if lacking := ", ".join(name for name in columns if name not in scores):
         raise InputError(f"{path}: was not written by --do_predict or during training (no column {lacking})")
-    numbers = [name for name in ("performance", "n", *BASELINES, *MEASURE_COLUMNS) if name in scores]
+    numbers = [name for name in ("n", *BASELINES, *MEASURES) if name in scores]
     check_numbers(scores, numbers, path)
-    scores = scores.assign(**{name: math.nan for name in BASELINES[1:] if name not in scores})
-    measure = "performance" if "performance" in columns else "answer_loss"
-    if scores.empty or not np.isfinite(scores[[measure, "n"]]).all(axis=None):
+    scores = scores.assign(**{name: math.nan for name in BASELINES if name not in scores})
+    finite = [name for name in (PERFORMANCE, "n") if name in scores]
+    if scores.empty or not np.isfinite(scores[finite]).all(axis=None):
         raise InputError(f"{path} holds " + ("no scores" if scores.empty else "a task without a score"))
     return scores
 
@@ -91,7 +75,7 @@ def category_table(scores: dict[str, pd.DataFrame], ontology: Ontology) -> pd.Da
     """
     parts = {}
     for part, table in scores.items():
-        others = with_values(table, (*BASELINES, *MEASURES[1:]))
+        others = with_values(table, (*BASELINES, *further(table)))
         tasks = table.groupby("task_prefix")[["performance", *others]].mean().reset_index(names="task")
         grouped = in_categories(tasks, ontology).groupby("category", observed=True)
         parts["tasks"] = grouped.size()
@@ -125,6 +109,11 @@ def datasets_markdown(scores: dict[str, pd.DataFrame]) -> str:
     return f"{text}\n\n{markdown_table(shown.rename_axis('data set'))}"
 
 
+def mean_score(scores: pd.DataFrame | None, measure: str = PERFORMANCE) -> float:
+    """Returns the mean over tasks of the mean over a task's samples; NaN without scores."""
+    return math.nan if scores is None else float(scores.groupby("task_prefix")[measure].mean().mean())
+
+
 def with_values(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Returns the names of columns that the table has with some value."""
     return [name for name in names if name in table and table[name].notna().any()]
@@ -136,8 +125,3 @@ def in_categories(table: pd.DataFrame, ontology: Ontology) -> pd.DataFrame:
     order = list(dict.fromkeys([*ontology.categories, UNCATEGORISED[0], ALL]))
     both = pd.concat([table.assign(category=kinds), table.assign(category=ALL)], ignore_index=True)
     return both.assign(category=pd.Categorical(both["category"], categories=order))
-
-
-def goodness(value: float, measure: str) -> float:
-    """Returns a number that is the higher, the better: the value, or minus that of a loss."""
-    return -value if measure in LOWER_IS_BETTER else value

@@ -23,6 +23,7 @@ from routing_moe.checkpoints.find import checkpoint_to_resume, checkpoint_to_sta
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.choices import BUILT_IN_SOURCES, TRACKERS
 from routing_moe.config.flags import changed, differences, flag_problems, flags_of
+from routing_moe.config.measures import needed
 from routing_moe.config.shared import text_problems, with_texts_of
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.files import unwritable
@@ -327,5 +328,7 @@ def check_data(settings: TrainSettings, train_gym: Gym, predict_gym: Gym, split:
             for task in tasks
             for part in parts
         ]
-        if settings.scoring == "rank" and not any(source.name for source in sources):
-            raise InputError(f"--scoring is rank, but no task of {split.path}, {section}, has answer options")
+        chooses = settings.do_train and section == "train" and "options" in needed([settings.select_by])
+        flag = f"select_by is {settings.select_by}" if chooses else "scoring is rank"
+        if (chooses or settings.scoring == "rank") and not any(source.name for source in sources):
+            raise InputError(f"--{flag}, but no task of {split.path}, {section}, has answer options")

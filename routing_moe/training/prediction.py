@@ -17,15 +17,15 @@ from routing_moe.checkpoints.find import SavedMixture, mixture_to_score
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.checkpoints.start import load_start
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
-from routing_moe.config.choices import MEASURES
+from routing_moe.config.measures import further
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.predictions import baseline_scores, write_predictions
-from routing_moe.evaluation.scored_files import decoding_of, described_scoring, load_task_files
-from routing_moe.evaluation.scoring import mean_score, predict, spread_over_draws
+from routing_moe.evaluation.scored_files import decoding_of, load_task_files
+from routing_moe.evaluation.scoring import predict, spread_over_draws
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
-from routing_moe.results.scores import ScoresFile, dataset_scores
+from routing_moe.results.scores import ScoresFile, dataset_scores, mean_score
 from routing_moe.task_choice.choice import TaskChoice
 from routing_moe.task_choice.choose import Chooser, vector_of, with_routes, with_vectors
 from routing_moe.task_choice.learned import labelled_rows
@@ -66,8 +66,6 @@ def run_prediction(
         name = "best"  # else that of the commit
     loaded, most = (model, tokenizer), settings.scored_per_file
     parts = {part: task_files(settings, inputs, tasks, part, *loaded, most) for part in ("dev", "test")}
-    if settings.scoring == "rank":
-        log.debug("%s section: %s", section, described_scoring(parts["dev"] + parts["test"]))
     for part, files in parts.items():
         scores, *predicted = predict(model, tokenizer, files, decoding_of(settings), accelerator)
         if accelerator.is_main_process:
@@ -79,8 +77,8 @@ def run_prediction(
             written = ScoresFile(part, section, name, prefix)
             (run / written.settings_path).unlink(missing_ok=True)  # until the scores of both parts are there
             write_predictions(run / name / "predictions", prefix, files, *predicted)
-            measured = {name: mean_score(scores, name) for name in MEASURES[1:] if name in scores}
-            means = "".join(f", {name.replace('_', ' ')} {mean:.4f}" for name, mean in measured.items())
+            measured = {name.replace("_", " "): mean_score(scores, name) for name in further(scores)}
+            means = "".join(f", {name} {mean:.4f}" for name, mean in measured.items())
             note = draws = ""
             if "draws" in scores:
                 spread = spread_over_draws(scores)

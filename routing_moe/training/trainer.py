@@ -18,11 +18,12 @@ from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError, in_brief, in_short
 from dataloader.ontology import Ontology
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
+from routing_moe.config.measures import MEASURES, PERFORMANCE, goodness
 from routing_moe.config.shared import last_step
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.batches import routes_of_examples
 from routing_moe.evaluation.scored_files import TaskFile, decoding_of
-from routing_moe.evaluation.scoring import dev_scores, mean_score
+from routing_moe.evaluation.scoring import dev_scores
 from routing_moe.io.files import npy_bytes
 from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import peak_memory_gb
@@ -30,11 +31,10 @@ from routing_moe.io.run_folder import CURVES_FILE
 from routing_moe.model.given_routes import layer_names
 from routing_moe.optim.step import Stepper, schedule_report
 from routing_moe.results.run_cost import described_cost
-from routing_moe.results.scores import goodness
+from routing_moe.results.scores import mean_score
 from routing_moe.training.cost import write_cost
 
 LOG_EVERY = 10  # steps between rows of the curves
-EVALUATED = {"performance": "mean dev score", "answer_loss": "answer loss"}  # {measure: its name}
 
 log = logging.getLogger(__name__)
 
@@ -135,14 +135,16 @@ class Training:
         scores, dev_loss = dev_scores(
             self.model, self.tokenizer, self.dev_files, decoding_of(self.settings), self.accelerator, by
         )
-        means = {name: mean_score(scores, name) for name in EVALUATED if name in scores}
+        means = {name: mean_score(scores, name) for name in MEASURES if name in scores}
         loss, tokens = self.state["since_eval"]
-        known = [means.get(name, math.nan) for name in EVALUATED]
-        self.state["history"].append([step, loss / max(tokens, 1), dev_loss, *known])
+        known = {PERFORMANCE: math.nan} | means
+        self.state["history"].append([step, loss / max(tokens, 1), dev_loss, *known.values()])
         self.state["since_eval"] = [0.0, 0]
         temperature = self.stepper.temperature
         may_be_best = not self._selects_at_final or temperature(step) == temperature(self.total_steps)
         good = goodness(means[by], by)
+        if math.isnan(good):
+            raise InputError(f"--select_by {by}: no dev file has a value of it after step {step}")
         is_best = may_be_best and good > self.state["best_score"]
         if is_best:
             self.state["best_score"] = good
@@ -150,15 +152,15 @@ class Training:
             folder = self._write_routes()
             write_text(folder / "dev_results.csv", scores.to_csv())
             if is_best:
-                progress = self._progress(means.get("performance"))
+                progress = self._progress(means.get(PERFORMANCE))
                 save_checkpoint(self.model, self.tokenizer, self.folder / "best", progress=progress)
-            columns = ["steps", "train_loss", "dev_loss", *(f"dev_{name}" for name in EVALUATED)]
+            columns = ["steps", "train_loss", "dev_loss", *(f"dev_{name}" for name in known)]
             history = pd.DataFrame(self.state["history"], columns=columns)
             write_text(self.folder / "losses.csv", history.to_csv())
         train_loss = self.state["history"][-1][1]
-        described = ", ".join(f"{EVALUATED[name]} {value:.4f}" for name, value in means.items())
+        described = ", ".join(f"{words_of(name)} {value:.4f}" for name, value in means.items())
         log.info(
-            "step %d: train loss %.4f, dev loss %.4f, %s%s", step, train_loss, dev_loss, described,
+            "step %d: train loss %.4f, dev loss %.4f, mean dev %s%s", step, train_loss, dev_loss, described,
             " (best so far, saved)" if is_best else "" if may_be_best else " (not the last routes)",
         )  # fmt: skip
         self.accelerator.wait_for_everyone()
@@ -274,11 +276,15 @@ class Training:
             by, per_step = self.settings.select_by, seconds / steps
             log.debug("%.3f s per step; peak memory %.2f GB", per_step, peak_memory_gb())
             best = goodness(self.state["best_score"], by)
-            log.info("trained %d steps in %.1f s; best %s %.4f", steps, seconds, EVALUATED[by], best)
+            log.info("trained %d steps in %.1f s; best mean dev %s %.4f", steps, seconds, words_of(by), best)
         else:
             log.info("the run was complete already, after step %d", self.state["step"])
         if self.model.config.num_experts > 1:
             log.info("picture of the routes: %s", self.folder / f"{self.state['step']}-steps" / "route.png")
+
+
+def words_of(measure: str) -> str:
+    return "score" if measure == PERFORMANCE else measure.replace("_", " ")
 
 
 class FinishStepOnInterrupt:
