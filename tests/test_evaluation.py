@@ -84,21 +84,6 @@ def test_answers_of_all_files_together_are_those_of_each_example_alone(make_mode
     assert len(lengths) > 1
 
 
-@pytest.mark.parametrize("kind", ["soft", "one-hot and soft"])
-def test_options_of_all_files_together_have_the_scores_of_each_file_alone(make_model, monkeypatch, kind):
-    monkeypatch.setattr(batches, "LONG_EXAMPLE", 120)
-    model = model_of(make_model, kind)
-    decoding = Decoding(num_beams=2, max_output_length=LONGEST, batch_size=6, random_draws=2, scoring="rank")
-    together = answer(model, Words(), FILES[1:3], decoding, accelerator())
-    for file, draws in zip(FILES[1:3], together, strict=True):
-        (alone,) = answer(model, Words(), [file], decoding, accelerator())
-        for found, expected in zip(draws, alone, strict=True):
-            assert found.texts == expected.texts
-            for own, other in zip(found.option_scores, expected.option_scores, strict=True):
-                assert (own is None) == (other is None)
-                assert own is None or own == pytest.approx(other, abs=1e-10)
-
-
 @pytest.mark.parametrize(
     "kind", ["one-hot and soft", "random for each example", "merged parameters", "a vanilla layer"]
 )

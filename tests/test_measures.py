@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tiny_grids import SAMPLES, TASK, outcomes, results
+from tiny_grids import SAMPLES, outcomes, results
 from tiny_runs import ROWS, run
 
-from dataloader.errors import InputError
 from routing_moe.analysis.runs import read_runs
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.cli import collect_results, compare, compute_arg, show_scores
@@ -78,6 +77,7 @@ def test_it_is_a_column_of_scores_tables_and_curves_and_lower_is_a_gain(by_bits,
     output = ["--output_file", str(tmp_path / "gains.csv"), "--metric", f"test_{NAME}"]
     assert compute_arg.main([*runs, *output, *known]) == 0
     assert pd.read_csv(tmp_path / "gains_summary.csv")[["wins", "losses"]].values.tolist() == [[0, 3]]
+    assert "; lower is better." in (tmp_path / "gains.md").read_text()
     assert compute_arg.main([*runs, *output[:-1], "test_bits"]) == 2
     assert "--metric is test_bits; it must be test_ or dev_ and a measure" in capsys.readouterr().err
     assert show_scores.main([str(by_bits), *known]) == 0
@@ -86,13 +86,11 @@ def test_it_is_a_column_of_scores_tables_and_curves_and_lower_is_a_gain(by_bits,
     assert f"dev {NAME.replace('_', ' ')}" in {row["curve"] for row in curve_rows(explained)}
 
 
-@pytest.mark.parametrize("by", ["answer_loss", NAME])
-def test_a_grid_chooses_by_a_measure_and_its_summary_has_the_values(grids, plugin, tmp_path, capsys, by):
-    folder = grids.run(f"by_{by}", plugin=plugin, select_by=by, num_beams=1)
-    table, differ = results(folder), False
-    dev, test = f"dev_{by}", f"test_{by}"
+def test_a_grid_chooses_by_it_and_its_summary_has_the_values(grids, plugin, tmp_path, capsys):
+    folder = grids.run("by_bits", plugin=plugin, select_by=NAME, num_beams=1)
+    table, dev, test, differ = results(folder), f"dev_{NAME}", f"test_{NAME}", False
     assert list(table.columns[3:7]) == ["dev_performance", "test_performance", dev, test]
-    assert set(table["select_by"]) == {by}
+    assert set(table["select_by"]) == {NAME}
     for sample in SAMPLES:
         own = table[table["prefix"] == sample].drop(columns="prefix")
         best = table[table["prefix"] == f"{sample}_best"].drop(columns="prefix").iloc[0]
@@ -104,23 +102,17 @@ def test_a_grid_chooses_by_a_measure_and_its_summary_has_the_values(grids, plugi
         assert (outcome["dev_performance"], outcome[dev]) == (scores[best], losses[best])
         differ = differ or best != np.argmax(scores)
     assert differ
-    (tmp_path / TASK).mkdir()
-    (tmp_path / TASK / "results.csv").write_text((folder / "results.csv").read_text())
-    output = tmp_path / "table.csv"
-    assert collect_results.main(["--logs_dir", str(tmp_path), "--output_file", str(output)]) == 0
-    summary = pd.read_csv(output).set_index("entry")
+    words = ["--logs_dir", str(grids.folder), "--output_file", str(tmp_path / "table.csv")]
+    assert collect_results.main([*words, "--tasks", "by_bits"]) == 0
+    summary = pd.read_csv(tmp_path / "table.csv").set_index("entry")
     best = table.set_index("prefix").loc[[f"{sample}_best" for sample in SAMPLES]]
     assert summary.loc["mean", test] == pytest.approx(best[test].mean())
     assert summary.loc["std", dev] == pytest.approx(best[dev].std())
-    assert set(summary["select_by"]) == {by}
+    assert set(summary["select_by"]) == {NAME}
     assert f"| {test.replace('_', ' ')} |" in capsys.readouterr().out
 
 
-def test_a_mistake_is_one_error(world, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(MEASURES, "mine", lambda scored: 1.0)
-    (tmp_path / "my.py").write_text("")
-    with pytest.raises(InputError, match=r"my.py: MEASURES\['mine'\] must be a Measure"):
-        load_plugin(str(tmp_path / "my.py"))
+def test_a_value_that_is_no_number_is_one_error(world, tmp_path, monkeypatch, capsys):
     for value, flag, problem in (
         ([0.5], {"measures": ["mine"]}, "the measure mine returned [0.5]; it must return a number"),
         (math.nan, {"select_by": "mine"}, "--select_by mine: no dev file has a value of it after step 1"),

@@ -123,7 +123,7 @@ def test_few_shot_scores_are_those_of_the_runs_of_the_same_names(folder, tmp_pat
     assert "summary.csv has other tasks or samples than" in capsys.readouterr().err
 
 
-def test_missing_scores_of_train_tasks_are_reported_and_empty_columns_left_out(folder, capsys):
+def test_missing_scores_of_train_tasks_are_reported_once_and_empty_columns_left_out(folder, capsys):
     for path in folder.glob("*/*/best/eval-test_tasks-*"):
         path.unlink()
     (folder / "dense/seed2/best/eval-test-performance.csv").unlink()
@@ -133,6 +133,10 @@ def test_missing_scores_of_train_tasks_are_reported_and_empty_columns_left_out(f
         "not finished: found/seed1 (no best/eval-dev-performance.csv)",
         "not finished: dense/seed2 (no best/eval-test-performance.csv)",
     ]
+    assert compare.main([str(folder)]) == 1
+    line = "not finished: dense/seed2 (no best/eval-test-performance.csv)"
+    assert capsys.readouterr().err.splitlines().count(line) == 1  # of both tables
+    assert line in (folder / "comparison.md").read_text()
     assert (table.loc["dense", "n"], table.loc["dense", "test"]) == (1, 0.5)
     assert not any("ami" in name or "unseen" in name for name in table)
     assert overview_markdown(pd.read_csv(folder / "overview.csv")) in printed.out
@@ -186,14 +190,6 @@ def test_one_command_shows_the_chosen_columns_of_both_tables(folder, tmp_path, c
     assert list(pd.read_csv(folders["chosen"] / "overview.csv")) == columns
     assert compare.main([str(folder), "--columns", "unsen"]) == 2
     assert "--columns holds 'unsen'" in capsys.readouterr().err
-
-
-def test_a_run_that_both_tables_lack_is_reported_once(folder, capsys):
-    (folder / "dense/seed2/best/eval-test-performance.csv").unlink()
-    assert compare.main([str(folder)]) == 1
-    line = "not finished: dense/seed2 (no best/eval-test-performance.csv)"
-    assert capsys.readouterr().err.splitlines().count(line) == 1
-    assert line in (folder / "comparison.md").read_text()
 
 
 def test_each_seed_may_have_a_gym_of_its_own(folder, tmp_path, capsys):

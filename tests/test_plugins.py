@@ -16,6 +16,7 @@ from routing_moe import Routed, RouteSource, RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation import routes_without
 from routing_moe.cli import answer, finetune, train
 from routing_moe.config import choices
+from routing_moe.config.measures import MEASURES
 from routing_moe.config.plugins import REGISTRIES, load_plugin
 from routing_moe.config.train import train_settings
 from routing_moe.evaluation.predictions import baseline_scores
@@ -107,11 +108,13 @@ def test_a_source_and_a_router_of_the_user_have_their_own_initialisation(make_mo
         assert not model.router.map.weight.any()
 
 
-def test_a_class_that_is_no_source_is_one_error(tmp_path):
-    file = tmp_path / "wrong.py"
-    file.write_text("import routing_moe\nclass Mine: pass\nrouting_moe.ROUTE_SOURCES['cosine'] = Mine\n")
-    with pytest.raises(InputError, match=r"ROUTE_SOURCES\['cosine'\], a class, must be a RouteSource"):
-        load_plugin(str(file))
+def test_a_class_that_is_no_source_and_a_function_that_is_no_measure_are_errors(tmp_path, monkeypatch):
+    monkeypatch.setitem(choices.ROUTE_SOURCES, "mine", object)
+    monkeypatch.setitem(MEASURES, "mine", len)
+    (tmp_path / "my.py").write_text("")
+    with pytest.raises(InputError, match=r"MEASURES\['mine'\] must be a Measure") as error:
+        load_plugin(str(tmp_path / "my.py"))
+    assert "ROUTE_SOURCES['mine'], a class, must be a RouteSource" in str(error.value)
 
 
 def test_a_run_records_its_plugin_and_is_resumed_and_scored_by_it(mine, monkeypatch):

@@ -47,6 +47,7 @@ FLAGS = [
     (dict(avg_routing=True, random_routing=True), "--avg_routing and --random_routing each set the source"),
     (dict(checkpoint="<here>"), "--initialize_from_vanilla and --checkpoint each name a start"),
     (dict(initialize_from_vanilla=None, checkpoint="<bart>", checkpoint_name="last"), "--checkpoint and"),
+    (dict(select_by="rank_accuracy"), "--select_by is rank_accuracy, but no task of"),
     (dict(do_predict=True, predict_split="dev"), "--predict_split is 'dev', but this section of"),
     (dict(router_nn_type="table", taskvecs="<here>"), "--taskvecs: the task vectors of --router_nn_type"),
     (dict(lr=0.1), "unrecognized arguments: --lr 0.1; did you mean --learning_rate?"),

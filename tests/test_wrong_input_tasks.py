@@ -43,6 +43,7 @@ GRIDS = [
     (dict(dataset="colour"), "--dataset is 'colour', but --task_dir is the folder of 'plural' ... leave"),
     (dict(samples=["13", "99"]), "--samples is '99': no such sample of plural; give all, first, or some of "),
     (dict(scoring="rank"), "--scoring is rank, but plural has no answer options; give another value"),
+    (dict(select_by="rank_accuracy"), "--select_by is rank_accuracy, but plural has no answer options; give"),
     ({}, "<gym>/plural/plural_12_13_dev.tsv: no such file", removed("gym/plural/plural_12_13_dev.tsv")),
     ({}, "plural_12_100_train.tsv: 1", written("gym/plural/plural_12_100_train.tsv", "a\tb\nmouse\n")),
     (dict(checkpoint="<here>/weights.pt"), "--checkpoint <here>/weights.pt: not found; name a file of"),

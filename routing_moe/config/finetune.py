@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from routing_moe.config.choices import ROUTE_TRAININGS, VECTOR_SOURCES
 from routing_moe.config.flags import AT_LEAST_1, NEVER, NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, group
-from routing_moe.config.measures import MEASURES, PERFORMANCE
+from routing_moe.config.measures import MEASURES, PERFORMANCE, further
 from routing_moe.config.plugins import load_plugin
 from routing_moe.config.shared import BART_BASE, OPTIMISATION, RunFlags, Start, StepSettings, step_settings_of
 
@@ -171,7 +171,7 @@ def finetune_settings(given: Mapping) -> FinetuneSettings:
     task_dir = os.path.normpath(settings.task_dir)  # "gym/boolq/" is "gym/boolq"
     checkpoint = None if settings.checkpoint in NO_CHECKPOINT else settings.checkpoint
     dataset = settings.dataset or Path(task_dir).absolute().name
-    wanted = (*settings.measures, PERFORMANCE, settings.select_by)
-    measures = tuple(dict.fromkeys([*(name for name in MEASURES if name in wanted), *settings.measures]))
+    known = further((*settings.measures, settings.select_by))
+    measures = tuple(dict.fromkeys([PERFORMANCE, *known, *settings.measures]))
     given = dict(task_dir=task_dir, dataset=dataset, checkpoint=checkpoint, measures=measures)
     return replace(settings, plugin=plugin, **given)

@@ -79,6 +79,11 @@ def further(columns) -> list[str]:
     return [name for name in MEASURES if name in columns and name != PERFORMANCE]
 
 
+def words_of(measure: str) -> str:
+    """Returns the name of a measure in logs."""
+    return "score" if measure == PERFORMANCE else measure.replace("_", " ")
+
+
 def needed(measures) -> set[str]:
     """Returns what must be computed for measures; nothing for unknown ones."""
     return {need for name in measures if name in MEASURES for need in MEASURES[name].needs}

@@ -43,7 +43,6 @@ from routing_moe.evaluation.option_ranking import (
 from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, prompts_of
 from routing_moe.model.beams import CACHE_ARGUMENT, SourceCache, SourceStates, generate_plain, shares_sources
-from routing_moe.results.scores import mean_score
 
 # Settings that decoder-only models are published with. None is for greedy answers, or saved with them.
 SAMPLING = ("temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
@@ -296,12 +295,6 @@ def dev_scores(
     scores = scores_table(model, tokenizer, files, decoding, accelerator, measures, answers, losses)
     smoothed, tokens = (np.concatenate([own[name] for own in losses]) for name in ("smoothed_loss", "tokens"))
     return scores, float(smoothed.sum() / tokens.sum())
-
-
-def spread_over_draws(scores: pd.DataFrame) -> float:
-    """Returns the sample standard deviation of `mean_score` over draws of random routes (NaN for one)."""
-    columns = [name for name in scores if name.startswith("draw_")]
-    return float(pd.Series([mean_score(scores, name) for name in columns]).std())
 
 
 def accepted_answers(file: TaskFile, do_lowercase: bool) -> list[list[str]]:

@@ -28,7 +28,7 @@ from dataloader.options import find_options
 from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain
 from routing_moe.config.finetune import Configuration, FinetuneSettings
-from routing_moe.config.measures import MEASURES, PERFORMANCE, goodness
+from routing_moe.config.measures import MEASURES, PERFORMANCE, goodness, words_of
 from routing_moe.io.executor import Outcomes, run_calls
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.results.few_shot import BEST, RESULT_FILES, SELECT_BY
@@ -214,15 +214,11 @@ def in_words(outcome: dict) -> str:
     scores = []
     for part in ("dev", "test"):
         values = {words_of(name): outcome.get(f"{part}_{name}") for name in MEASURES}
-        known = ", ".join(f"{name}{value:.4f}" for name, value in values.items() if value is not None)
+        known = ", ".join(f"{name} {value:.4f}" for name, value in values.items() if value is not None)
         scores += [f"{part} {known}"] if known else []
     scores = ", ".join(scores) + f" (step {outcome['best_step']})" if scores else "no dev score"
     diverged = f"; {outcome['diverged']}" if outcome["diverged"] else ""
     return f"{scores}{diverged}; {outcome['seconds']:.1f} s, {outcome['peak_memory_gb']:.2f} GB"
-
-
-def words_of(measure: str) -> str:
-    return "" if measure == PERFORMANCE else f"{measure.replace('_', ' ')} "
 
 
 def report(grid: Grid) -> bool:
@@ -230,12 +226,12 @@ def report(grid: Grid) -> bool:
     best, by = grid.table(), grid.settings.select_by
     best = best[best["prefix"].str.endswith(BEST)]
     scores = ", ".join(
-        f"{part} {words_of(measure)}{mean_and_std(best[column].mean(), best[column].std())}"
+        f"{part} {words_of(measure)} {mean_and_std(best[column].mean(), best[column].std())}"
         for measure in grid.settings.measures
         for part in ("dev", "test")
         if best[column := f"{part}_{measure}"].notna().any()
     )
-    chosen = f" by dev {words_of(by).strip()}" if by != PERFORMANCE else ""
+    chosen = f" by dev {words_of(by)}" if by != PERFORMANCE else ""
     what = f"{grid.settings.task}: best of {len(best)} samples{chosen}"
     log.info("%s: %s; %s", what, scores or "none", grid.folder / RESULTS_FILE)
     unscored = [s for s in grid.samples if grid.is_complete(s) and grid.best_of(s) is None]

@@ -21,7 +21,7 @@ from routing_moe.config.measures import further
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.predictions import baseline_scores, write_predictions
 from routing_moe.evaluation.scored_files import decoding_of, load_task_files
-from routing_moe.evaluation.scoring import predict, spread_over_draws
+from routing_moe.evaluation.scoring import predict
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.logs import log_to_file
 from routing_moe.io.run_folder import describe_run
@@ -81,8 +81,8 @@ def run_prediction(
             means = "".join(f", {name} {mean:.4f}" for name, mean in measured.items())
             note = draws = ""
             if "draws" in scores:
-                spread = spread_over_draws(scores)
-                draws = f" (mean of {scores['draws'][0]} draws of all routes, std {spread:.4f})"
+                of_draws = scores.filter(like="draw_").groupby(scores["task_prefix"]).mean().mean()
+                draws = f" (mean of {len(of_draws)} draws of all routes, std {of_draws.std():.4f})"
             if has_templates(tasks):
                 datasets = dataset_scores(scores)
                 write_text(run / written.datasets_path, datasets.to_csv())

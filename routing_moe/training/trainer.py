@@ -18,7 +18,7 @@ from dataloader.encoding import EncodedExamples
 from dataloader.errors import InputError, in_brief, in_short
 from dataloader.ontology import Ontology
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint
-from routing_moe.config.measures import MEASURES, PERFORMANCE, goodness
+from routing_moe.config.measures import MEASURES, PERFORMANCE, goodness, words_of
 from routing_moe.config.shared import last_step
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.batches import routes_of_examples
@@ -281,10 +281,6 @@ class Training:
             log.info("the run was complete already, after step %d", self.state["step"])
         if self.model.config.num_experts > 1:
             log.info("picture of the routes: %s", self.folder / f"{self.state['step']}-steps" / "route.png")
-
-
-def words_of(measure: str) -> str:
-    return "score" if measure == PERFORMANCE else measure.replace("_", " ")
 
 
 class FinishStepOnInterrupt:
