@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from routing_moe.answering.routed import Routed
     from routing_moe.config.measures import MEASURES, Measure
     from routing_moe.model.configuration import RoutingBartConfig
+    from routing_moe.model.mergers import MERGERS
     from routing_moe.model.modeling import RoutingBartForConditionalGeneration
     from routing_moe.model.route_sources import ROUTE_SOURCES, RouteSource
     from routing_moe.model.routed_model import RoutedModel
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = [
     "MEASURES",
+    "MERGERS",
     "ROUTERS",
     "ROUTER_MODES",
     "ROUTE_SOURCES",
@@ -39,6 +41,7 @@ __all__ = [
 HOMES = {
     "MEASURES": "routing_moe.config.measures",
     "Measure": "routing_moe.config.measures",
+    "MERGERS": "routing_moe.model.mergers",
     "ROUTERS": "routing_moe.model.routers",
     "ROUTER_MODES": "routing_moe.model.selection",
     "ROUTE_SOURCES": "routing_moe.model.route_sources",

@@ -25,6 +25,7 @@ from routing_moe.config.flags import (
     parse,
 )
 from routing_moe.config.train import TrainSettings, train_settings
+from routing_moe.model.mergers import MERGERS
 from routing_moe.model.route_sources import ROUTE_SOURCES
 from routing_moe.model.routers import ROUTERS
 from routing_moe.model.selection import ROUTER_MODES, select_routes
@@ -109,7 +110,7 @@ def test_every_default_is_a_valid_value(command):
 
 
 def test_choices_are_the_names_of_the_implementations():
-    for added in (ROUTERS, ROUTER_MODES, ROUTE_SOURCES):
+    for added in (ROUTERS, ROUTER_MODES, ROUTE_SOURCES, MERGERS):
         assert all(map(callable, added.values()))
     assert tuple(KINDS) == choices.ROUTE_KINDS
     with pytest.raises(ValueError, match=", ".join(choices.ROUTER_MODES)):

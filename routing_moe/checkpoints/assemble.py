@@ -1,15 +1,15 @@
-"""Makes a mixture of models that were trained separately, or one model with the mean of their weights.
+"""Makes a mixture of models that were trained separately, or one model of their merged weights.
 
 A mixture has one expert for each model, and one-hot routes by name. Experts are adapters of peft on a model
 that they share, or the layers of fine-tuned BARTs. Embeddings, and norms outside the layers, are those of the
 base: if they were not trained, each task's route is exactly its own model. The mean of runs with other seeds
-from the same start is a model soup (Wortsman et al. 2022, arXiv 2203.05482); a mixture counts as the mean of
-its experts' parameters, as in MHR-mu (Caccia et al. 2022).
+from the same start is a model soup (Wortsman et al. 2022, arXiv 2203.05482), and that of a mixture's experts
+is as in MHR-mu (Caccia et al. 2022); `model/mergers.py` has other mergers.
 """
 
-import functools
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from routing_moe.io.hub import is_on_hub
 from routing_moe.io.run_folder import describe_run
 
 AVERAGED_FILE = "averaged.json"
+PRUNING = ("magnitude_prune", "ties", "dare", "dare_ties")  # mergers with a density
 FIELDS = (  # of a plain model, that must be equal so that weights of one can be those of another
     *("model_type", "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads"),
     *("decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings"),
@@ -60,6 +61,13 @@ def check_alike(model: Model, reference: Model) -> None:
         raise InputError(f"{model.place} has another vocabulary than {reference.place}")
 
 
+def find_base(place: str) -> Model:
+    """Returns the plain model of --base. Raises InputError."""
+    base = find_model(place, None, f"base {place}/NAME")
+    check_one_expert(base, "give a plain model")
+    return base
+
+
 def models_to_assemble(settings: AssembleSettings) -> dict[str, Model | Path]:
     """Returns {base, experts/NAME, ...: saved model or folder of an adapter}. Raises InputError."""
     check_flags(settings, new=not settings.keeps)
@@ -72,8 +80,7 @@ def models_to_assemble(settings: AssembleSettings) -> dict[str, Model | Path]:
             "--experts: some are adapters, others plain BARTs; give one kind, or export adapters"
         )
     with problem_context("--base "):
-        base = find_model(settings.base, None, f"base {settings.base}/NAME")
-        check_one_expert(base, "give a plain model")
+        base = find_base(settings.base)
     if are_adapters == {True}:
         experts = {name: Path(place) for name, place in places.items()}
     else:
@@ -103,10 +110,7 @@ def mixture_of_adapters(settings: AssembleSettings, base: Model, folders: Mappin
     from routing_moe.checkpoints.adapters import fill_expert, lora_fields, read_adapter
     from routing_moe.model.base import refer_to_base
 
-    one_expert, updates = base.load(), {}
-    plain = one_expert.to_plain(dtype=torch.float32)
-    if one_expert.config.has_lora:
-        plain.float()
+    plain, updates = base.load().to_plain(dtype=torch.float32).float(), {}
     for name, folder in folders.items():
         with problem_context(f"--experts {name}: "):
             updates[name] = read_adapter(plain, folder)
@@ -124,15 +128,13 @@ def mixture_of_barts(base: Model, barts: Mapping[str, Model]):
 
     plain, trained = base.load().to_plain(), []
     model = routed_by_name(plain, list(barts), weights_seen=base.config.weights_seen)
-    sides = {"model.encoder.layers": model.model.encoder, "model.decoder.layers": model.model.decoder}
-    layers = {f"{name}.{i}.": layer for name, side in sides.items() for i, layer in enumerate(side.layers)}
     outside = {key: tensor for key, tensor in plain.state_dict().items() if ".layers." not in key}
     for expert, (name, bart) in enumerate(barts.items()):
         with problem_context(f"--experts {name}: "):
             state = bart.load().to_plain().state_dict()
-        for place, layer in layers.items():
-            of_layer = {key.removeprefix(place): t for key, t in state.items() if key.startswith(place)}
-            layer.experts[expert].load_state_dict(of_layer)
+        in_layer = rf"\g<0>experts.{expert}."
+        own = {re.sub(r"\.layers\.\d+\.", in_layer, key): tensor for key, tensor in state.items()}
+        model.load_state_dict({key: own[key] for key in own if ".layers." in key}, strict=False)
         if not all(torch.equal(tensor, state[key]) for key, tensor in outside.items()):
             trained.append(name)
     notes = keep_what_is_known(model, barts)
@@ -159,8 +161,8 @@ def routed_by_name(plain, names: list[str], **fields):
     return model
 
 
-def average(settings: AverageSettings):
-    """Returns (model of one expert with the mean of the models' weights, {place: model}, notes)."""
+def models_to_average(settings: AverageSettings) -> tuple[dict[str, Model], Model | None]:
+    """Returns ({place: model}, that of --base). Raises InputError."""
     check_flags(settings)
     with problem_context("--runs "):
         models = {place: find_model(place, settings.checkpoint_name) for place in settings.runs}
@@ -169,28 +171,65 @@ def average(settings: AverageSettings):
         first, *others = models.values()
         for model in others:
             check_alike(model, first)
+    if problems := merger_problems(settings, first.config):
+        raise InputError(problems)
+    with problem_context("--base "):
+        if base := settings.base and find_base(settings.base):
+            check_alike(base, first)
+    return models, base
+
+
+def merger_problems(settings: AverageSettings, first) -> list[str]:
+    """Returns contradictions between a merger, its flags and the runs. first: a run's configuration."""
+    merger, is_single = settings.merger, len(settings.runs) == 1
+    if is_single and first.num_experts == 1:
+        return [f"--runs {settings.runs[0]} is one plain model; name several, or a mixture"]
+    is_mean, shares_base = merger == "mean", is_single and first.has_lora
+    what = f"--merger {merger}" + (" of low-rank experts" if shares_base else "")
+    refused = {"base": is_mean or shares_base, "scale": is_mean}
+    refused["density"] = merger in ("mean", "task_arithmetic")
+    needed = {"base": not refused["base"], "scale": False, "density": merger in PRUNING}
+    values = {name: getattr(settings, name) for name in refused}
+    problems = [f"--{n} {v}: {what} takes none" for n, v in values.items() if v is not None and refused[n]]
+    return problems + [f"{what} needs --{n}" for n, v in values.items() if v is None and needed[n]]
+
+
+def average(settings: AverageSettings):
+    """Returns (model of one expert with the merged weights, {place: model, of --base, too}, notes)."""
+    models, base = models_to_average(settings)
     import torch  # takes seconds
 
-    from routing_moe.model.mixtures import mixture_of
+    from routing_moe.model.mergers import merged
+    from routing_moe.model.mixtures import mixture_of, weights_of_experts
 
-    mean, dtypes, trained = {}, set(), set()
-    for i, (place, saved) in enumerate(models.items()):  # one model at a time is in memory
+    found, states, trained = {}, [], set()
+    start = base.load().to_plain(dtype=torch.float32).float().state_dict() if base else None
+    for i, (place, saved) in enumerate(models.items()):  # a mean has one model at a time in memory
         with problem_context(f"--runs {place}: "):
             model = saved.load()
         config = model.config
+        trained |= set(config.trained_tasks)
         if not config.has_lora:  # whose parameters are mixed anyway
             config.expert_mixing = "parameters"
         equal_LE = torch.full((config.num_layers, config.num_experts), 1 / config.num_experts)
-        plain = model.to_plain(equal_LE, dtype=torch.float32)
-        state = {name: tensor.float() for name, tensor in plain.state_dict().items()}
-        mean = {name: mean.get(name, tensor).lerp(tensor, 1 / (i + 1)) for name, tensor in state.items()}
-        dtypes.add(torch.float32 if config.has_lora else plain.dtype)
-        trained |= set(config.trained_tasks)
-    plain.to(functools.reduce(torch.promote_types, dtypes)).load_state_dict(mean)
-    fields = dict(label_smoothing=config.label_smoothing, task_names=sorted(trained))
-    fields["trained_tasks"] = sorted(trained)
-    averaged = mixture_of(plain, **fields)
-    return averaged, models, keep_what_is_known(averaged, models)
+        plain = model.to_plain(equal_LE, dtype=torch.float32).float()
+        state = plain.state_dict()
+        if settings.merger == "mean":
+            found = {name: found.get(name, t).lerp(t, 1 / (i + 1)) for name, t in state.items()}
+        elif len(models) > 1:
+            states.append({name: state[name] for name, _ in plain.named_parameters()})  # tied ones once
+        else:
+            states = weights_of_experts(model)
+            start = start or model.to_plain(torch.zeros_like(equal_LE)).state_dict()
+    if states:
+        how = dict(trim=settings.trim, density=settings.density or 1.0, scale=settings.scale or 1.0)
+        generator = torch.Generator().manual_seed(settings.seed)
+        found = merged(states, start, settings.merger, **how, generator=generator)
+    plain.load_state_dict(found, strict=False)
+    names = dict.fromkeys(("task_names", "trained_tasks"), sorted(trained))
+    averaged = mixture_of(plain, label_smoothing=config.label_smoothing, **names)
+    sources = models | ({"--base": base} if base else {})
+    return averaged, sources, keep_what_is_known(averaged, models)
 
 
 def keep_what_is_known(model, models: Mapping[str, Model]) -> list[str]:
@@ -200,9 +239,8 @@ def keep_what_is_known(model, models: Mapping[str, Model]) -> list[str]:
     first, templates = next(iter(known.values()), None), [m.config.input_templates for m in models.values()]
     model.config.input_templates = {task: text for kept in templates for task, text in (kept or {}).items()}
     if different := [name for name in known if known[name] != first]:
-        return [
-            f"note: {in_short(different)} read texts in other ways than {next(iter(known))}: none is kept"
-        ]
+        others = f"{in_short(different)} read texts in other ways than {next(iter(known))}"
+        return [f"note: {others}: none is kept"]
     model.config.text_settings = first
     return []
 

@@ -7,8 +7,6 @@
 Each task has a one-hot route to its own expert: a low-rank update of the base, or of BARTs, complete layers.
 """
 
-import sys
-
 from dataloader.errors import in_short
 from routing_moe.checkpoints.assemble import assemble, made_of, models_to_assemble, write
 from routing_moe.checkpoints.merge_stages import check_made_of
@@ -30,7 +28,3 @@ def main(argv: list[str] | None = None) -> int:
         print(f"written to {settings.output_dir}")
 
     return run_command(run, AssembleSettings, argv, __doc__)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

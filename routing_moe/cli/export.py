@@ -13,7 +13,6 @@ peft (--as adapter), and so is each expert (--adapters).
 """
 
 import logging
-import sys
 
 from dataloader.errors import InputError
 from routing_moe.answering.chosen import check_flags, chosen_task
@@ -56,7 +55,3 @@ def run(settings: ExportSettings) -> None:
     else:
         routed.export(task, settings.output_dir, settings.argmax)
     log.info("wrote %s", settings.output_dir)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Between the two stages of training: keep a run's router and task vectors, with new experts.
+"""Restart a run's experts from pre-trained weights and keep its routes (`average --merger` combines weights).
 
     routing-moe merge --routes_from models/stage1 --output_dir models/two_stage
     routing-moe train --output_dir models/two_stage --checkpoint_name init --router_mode softmax \\
@@ -9,8 +9,6 @@
 The first command writes models/two_stage/init. The second, stage 2, starts from it: experts are trained again
 while the routes change from the average of the experts to the choice that the router learned in stage 1.
 """
-
-import sys
 
 from dataloader.atomic_files import folder_lock
 from routing_moe.checkpoints.merge_stages import (
@@ -42,7 +40,3 @@ def main(argv: list[str] | None = None) -> int:
             write_merged(settings, routes, model, tokenizer, command_line(MergeSettings, argv))
 
     return run_command(run, MergeSettings, argv, __doc__, lambda _: "nothing was written")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,6 @@ docs/sharing.md lists are sent, and of paths the last part. Others use the name 
 --checkpoint owner/name.
 """
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -40,7 +39,3 @@ def run(settings: PushSettings) -> None:
                 print(upload(folder, settings.name, settings.private, SHARED))
     if not uploads:
         print(f"{settings.dry_run}: nothing was uploaded")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

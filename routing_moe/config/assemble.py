@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from routing_moe.config.flags import REQUIRED, Command, group
+from routing_moe.config.choices import MERGERS
+from routing_moe.config.flags import POSITIVE, REQUIRED, SEED, Command, Range, group
 from routing_moe.config.plugins import PluginFlags
 
-MODELS, OUTPUT = group("models"), group("what is written")
+MODELS, MERGING, OUTPUT = group("models"), group("merging"), group("what is written")
 ASSEMBLED_FILE = "assembled.json"  # what a mixture was made of
 ADAPTER_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # of an adapter of peft
 
@@ -38,7 +39,13 @@ class AverageSettings(PluginFlags):
     program = "routing-moe average"
     usage = "--runs PLACE [PLACE ...] --output_dir FOLDER [flags, see --help]"
 
-    runs: tuple[str, ...] = MODELS(REQUIRED, "runs, checkpoints, saved plain models or hub names, of equal size and vocabulary; a mixture counts as the mean of its experts", metavar="PLACE")
+    runs: tuple[str, ...] = MODELS(REQUIRED, "runs, checkpoints, saved plain models or hub names, of equal size and vocabulary; of a single one, a mixture, the experts are merged; beside others, it counts as their mean", metavar="PLACE")
     checkpoint_name: str | None = MODELS(None, "which checkpoint of each run (default: best)")
+    merger: str = MERGING("mean", "mean: of the weights, with one model in memory at a time. The others are of the weight differences from --base, with all models in memory in float32. task_arithmetic: their sum; magnitude_prune: the sum of the largest; ties: the mean of the largest that agree in sign; dare, dare_ties: the same two of random ones, rescaled", choices=MERGERS)
+    base: str | None = MERGING(None, "plain model that all runs started from: a folder, a hub name or a run with one expert (not for mean, nor for the low-rank experts of a mixture, which share theirs)", metavar="PLACE")
+    density: float | None = MERGING(None, "share of the differences that magnitude_prune, ties, dare and dare_ties keep, such as 0.2", range=Range(lambda value: 0 < value <= 1, "greater than 0 and at most 1"))
+    trim: str = MERGING("model", "of what density is the share: of all weights of a model, as in the paper on TIES, or of each tensor, as in peft, which takes less than half of the memory", choices=("model", "tensor"))
+    scale: float | None = MERGING(None, "factor of the merged difference (default: 1)", range=POSITIVE)
+    seed: int = MERGING(42, "seed of the random share", range=SEED)
     output_dir: Path = OUTPUT(REQUIRED, "new folder of the checkpoint, a model of one expert")
 # fmt: on

@@ -14,7 +14,7 @@ class SourceKind:
 
 
 # {name: implementation}, to which users add. The implementations are put in where model/selection.py,
-# route_sources.py and routers.py are imported; the names are here, since early errors do without torch.
+# route_sources.py, routers.py and mergers.py are imported; the names are here, since early errors do without torch.
 ROUTER_MODES = dict.fromkeys(("softmax", "gumbel_softmax", "gumbel_softmax_st", "top_k", "bernoulli"))
 BUILT_IN_SOURCES = {
     "learned": {"reads_vectors": True},
@@ -24,6 +24,7 @@ BUILT_IN_SOURCES = {
 }
 ROUTE_SOURCES = {name: type(name, (SourceKind,), known) for name, known in BUILT_IN_SOURCES.items()}
 SEQUENCES = ("rnn", "lstm", "gru", "transformer")
+MERGERS = dict.fromkeys(("mean", "task_arithmetic", "magnitude_prune", "ties", "dare", "dare_ties"))
 ROUTERS = {n + s: None for n in ("linear", *SEQUENCES) for s in ("", "_layer_specific")} | {"table": None}
 ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json
 DECODER_ONLY = ("llama", "mistral", "qwen2", "qwen3", "smollm3")

@@ -1,4 +1,4 @@
-"""A file of the user that adds routers, selections, sources of routes, measures, or metrics (`--plugin`)."""
+"""A file of the user that adds routers, selections, sources of routes, measures, mergers or metrics (`--plugin`)."""
 
 import sys
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from traceback import extract_tb
 
 from dataloader.errors import InputError, in_brief
 from dataloader.metrics import METRIC_FUNCTIONS
-from routing_moe.config.choices import ROUTE_SOURCES, ROUTER_MODES, ROUTERS, SourceKind
+from routing_moe.config.choices import MERGERS, ROUTE_SOURCES, ROUTER_MODES, ROUTERS, SourceKind
 from routing_moe.config.flags import Command, group
 from routing_moe.config.measures import MEASURES, Measure
 from routing_moe.io.logs import early_notes
 
 REGISTRIES = dict(ROUTERS=ROUTERS, ROUTER_MODES=ROUTER_MODES, ROUTE_SOURCES=ROUTE_SOURCES)
-REGISTRIES |= dict(MEASURES=MEASURES, METRIC_FUNCTIONS=METRIC_FUNCTIONS)
+REGISTRIES |= dict(MEASURES=MEASURES, MERGERS=MERGERS, METRIC_FUNCTIONS=METRIC_FUNCTIONS)
 
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class PluginFlags(Command):
-    plugin: str | None = group("extensions")(None, "Python file that is run first: it adds entries to routing_moe.ROUTERS, ROUTER_MODES, ROUTE_SOURCES, MEASURES, or dataloader.METRIC_FUNCTIONS", metavar="FILE.py", on_resume=True, inherited=True)
+    plugin: str | None = group("extensions")(None, "Python file that is run first: it adds entries to routing_moe.ROUTERS, ROUTER_MODES, ROUTE_SOURCES, MEASURES, MERGERS, or dataloader.METRIC_FUNCTIONS", metavar="FILE.py", on_resume=True, inherited=True)
 # fmt: on
 
 
@@ -37,7 +37,7 @@ def load_plugin(file: str | None) -> str | None:
         raise InputError(f"--plugin {file}: no such file *.py (without the flag, it is that of run.json)")
     spec = spec_from_file_location(name, path)
     sys.modules[name] = module = module_from_spec(spec)  # as an import does: dataclasses look there
-    for of_package in ("routers", "selection", "route_sources"):  # fill the registries; they import torch
+    for of_package in ("routers", "selection", "route_sources", "mergers"):  # fill the registries, with torch
         import_module(f"routing_moe.model.{of_package}")
     before = {registry: dict(entries) for registry, entries in REGISTRIES.items()}
     try:

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, BartForConditionalGeneration, PreTrainedModel
 
 from dataloader.errors import InputError, problem_context
@@ -74,6 +75,16 @@ def copied_plain(mixture, routes_LE=None) -> PreTrainedModel:
     plain = mixture.to_plain(routes_LE, dtype=torch.float32)
     shared = set(map(id, mixture.parameters()))
     return copy.deepcopy(plain, {id(t): t for t in plain.parameters() if id(t) not in shared}).float()
+
+
+def weights_of_experts(mixture) -> list[dict[str, Tensor]]:
+    """Returns {name in its plain model: weight} of each expert, without the weights that experts share."""
+    L, E = mixture.config.num_layers, mixture.config.num_experts
+    routes = torch.eye(E)[:, None].expand(E, L, E)
+    states = [mixture.to_plain(route_LE, dtype=torch.float32).state_dict() for route_LE in routes]
+    first, second, *_ = states
+    own = [name for name, tensor in first.items() if tensor.data_ptr() != second[name].data_ptr()]
+    return [{name: state[name] for name in own} for state in states]
 
 
 def load_mixture(checkpoint: str | Path):

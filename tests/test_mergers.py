@@ -1,0 +1,150 @@
+"""Mergers: those of peft, over runs, mixtures of layers and of low-rank experts, and as a plug-in."""
+
+import json
+import re
+
+import pytest
+import torch
+from test_average import averaged
+from tiny_backbones import make_differ
+from tiny_runs import ROOT, typed, write_bart
+from transformers import AutoTokenizer, BartForConditionalGeneration
+
+from routing_moe import RoutedModel, RoutingBartForConditionalGeneration
+from routing_moe.cli.average import main
+from routing_moe.config.choices import MERGERS
+from routing_moe.model.mergers import merged
+
+pytestmark = pytest.mark.usefixtures("no_gpu")
+GUIDE = (ROOT / "docs/extending.md").read_text()
+PLUGIN = re.search(r"```python\n(# my_merger.py\n.*?)```", GUIDE, re.DOTALL)[1]
+
+
+def by_peft(merger: str, differences: list, scale: float, density: float) -> torch.Tensor:
+    """What peft makes of differences, with the random numbers of seed 42."""
+    peft = pytest.importorskip("peft.utils.merge_utils", reason="peft is an extra: pip install .[peft]")
+    function = getattr(peft, "dare_linear" if merger == "dare" else merger)
+    torch.manual_seed(42)
+    more = {} if merger == "task_arithmetic" else dict(density=density)
+    return function(differences, torch.full((len(differences),), scale), **more)
+
+
+@pytest.fixture(scope="module")
+def barts(world, tmp_path_factory):
+    """Folders of plain BARTs of the size of `world.bart`."""
+    folder = tmp_path_factory.mktemp("plain")
+    return [write_bart(folder / str(seed), seed) for seed in (1, 2, 3)]
+
+
+def write_mixture(folder, bart, kind: str):
+    """Writes a mixture of three experts, whose embeddings are not those of the base."""
+    fields = dict(num_experts=3, route_source="average")
+    torch.manual_seed(4)
+    if kind == "layer":
+        fields |= dict(init_eps=0.1, encoder_vanilla_layers=[1])
+        model = RoutingBartForConditionalGeneration.from_bart(bart, **fields)
+    else:
+        model = RoutedModel.from_backbone(bart, lora_rank=2, **fields)
+        make_differ(model)
+    model.get_input_embeddings().weight.data += 1
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(bart).save_pretrained(folder)
+    return folder
+
+
+def weights_of(place) -> dict[str, torch.Tensor]:
+    model = BartForConditionalGeneration.from_pretrained(place)
+    return {name: tensor.detach() for name, tensor in model.named_parameters()}
+
+
+@pytest.mark.parametrize("merger", [name for name in MERGERS if name != "mean"])
+def test_mergers_are_those_of_peft(merger):
+    states, base = torch.randn(3, 4, 5).unbind(), torch.randn(4, 5)
+    expected = base + by_peft(merger, [state - base for state in states], 0.7, 0.3)
+    how = dict(scale=0.7, density=0.3, generator=torch.Generator().manual_seed(42))
+    found = merged([{"w": state} for state in states], {"w": base}, merger, **how)["w"]
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("trim", "a", "b"), [("model", [3.0, 5.0], [0.0, 0.0]), ("tensor", [4.0, 5.0], [0.0, 1.0])]
+)
+def test_ties_keeps_the_largest_that_agree_of_the_model_or_of_each_tensor(trim, a, b):
+    states = [{"a": torch.tensor([4.0, -3.0]), "b": torch.tensor([0.1, -0.2])}]
+    states += [{"a": torch.tensor([2.0, 5.0]), "b": torch.tensor([-0.4, 1.0])}]
+    found = merged(states, {"a": torch.zeros(2), "b": torch.zeros(2)}, "ties", trim=trim, density=0.5)
+    torch.testing.assert_close(found, {"a": torch.tensor(a), "b": torch.tensor(b)})
+
+
+@pytest.mark.parametrize(("merger", "trim"), [("ties", "model"), ("ties", "tensor"), ("dare", "model")])
+def test_runs_are_merged_as_peft_merges_their_differences(merger, trim, barts, world, tmp_path):
+    flags = dict(merger=merger, base=str(world.bart), scale=0.5, density=0.3, trim=trim, seed=42)
+    model, folder = averaged(tmp_path, *barts, **flags)
+    plain, base, *states = model.to_bart(), *map(weights_of, (world.bart, *barts))
+    for names in [list(base)] if trim == "model" else [[name] for name in base]:
+        start, *vectors = (torch.cat([s[name].flatten() for name in names]) for s in (base, *states))
+        expected = start + by_peft(merger, [vector - start for vector in vectors], 0.5, 0.3)
+        found = torch.cat([plain.get_parameter(name).flatten() for name in names])
+        torch.testing.assert_close(found, expected)
+    kept = json.loads((folder / "averaged.json").read_text())
+    assert kept["settings"].items() >= flags.items()
+    assert kept["command"].startswith("routing-moe average ")
+    assert list(kept["made_of"]) == [*map(str, barts), "--base"]
+
+
+def test_the_layers_of_a_mixture_are_merged_and_what_they_share_stays(world, tmp_path):
+    folder, base = write_mixture(tmp_path / "mixture", world.bart, "layer"), weights_of(world.bart)
+    model, _ = averaged(tmp_path, folder, merger="task_arithmetic", base=world.bart, scale=0.5)
+    saved = RoutingBartForConditionalGeneration.from_pretrained(folder).state_dict()
+    for name, tensor in model.to_bart().named_parameters():
+        own = [re.sub(r"layers\.\d+\.", rf"\g<0>experts.{e}.", name) for e in range(3)]
+        is_expert = own[0] in saved and own[0] != name
+        summed = sum(saved[expert] - base[name] for expert in own) if is_expert else None
+        torch.testing.assert_close(tensor, base[name] + 0.5 * summed if is_expert else saved[name])
+
+
+def test_low_rank_experts_are_merged_as_peft_merges_adapters(world, tmp_path):
+    peft = pytest.importorskip("peft", reason="peft is an extra: pip install .[peft]")
+    folder = write_mixture(tmp_path / "mixture", world.bart, "lora")
+    model, _ = averaged(tmp_path, folder, merger="ties", trim="tensor", density=0.4)
+    routed = RoutedModel.from_pretrained(folder)
+    for e, name in enumerate("abc"):
+        routed.to_adapter(torch.eye(3)[e].expand(3, 3), tmp_path / name, "base")
+    plain = routed.to_plain(torch.zeros(3, 3))
+    adapted = peft.PeftModel.from_pretrained(plain, tmp_path / "a", adapter_name="a")
+    for name in "bc":
+        adapted.load_adapter(tmp_path / name, name)
+    adapted.add_weighted_adapter(list("abc"), [1.0] * 3, "merged", "ties_svd", svd_rank=24, density=0.4)
+    expected = adapted.merge_and_unload(adapter_names=["merged"])
+    for name, tensor in model.to_bart().named_parameters():
+        torch.testing.assert_close(tensor, expected.get_parameter(name), rtol=1e-4, atol=1e-5)
+
+
+def test_the_merger_of_the_guide_is_a_plugin(barts, world, tmp_path, monkeypatch):
+    (tmp_path / "my_merger.py").write_text(PLUGIN)
+    monkeypatch.setitem(MERGERS, "extreme", None)  # removed after the test
+    flags = dict(plugin=tmp_path / "my_merger.py", merger="extreme", base=world.bart)
+    model, _ = averaged(tmp_path, *barts, **flags)
+    base, *states = map(weights_of, (world.bart, *barts))
+    for name, tensor in model.to_bart().named_parameters():
+        differences = torch.stack([state[name] - base[name] for state in states])
+        torch.testing.assert_close((tensor - base[name]).abs(), differences.abs().amax(dim=0))
+
+
+def test_contradictions_are_one_error_each(barts, world, tmp_path, capsys):
+    base, narrow = world.bart, write_bart(tmp_path / "narrow", decoder_ffn_dim=8)
+    lora, sums = write_mixture(tmp_path / "lora", base, "lora"), dict(merger="task_arithmetic")
+    for flags, problem in (
+        (dict(base=base), f"--base {base}: --merger mean takes none"),
+        (dict(density=0.2), "--density 0.2: --merger mean takes none"),
+        (dict(merger="ties", density=0.2), "--merger ties needs --base"),
+        (dict(merger="dare", base=base), "--merger dare needs --density"),
+        (dict(merger="dare", base=base, density=0), "--density is 0.0; it must be greater than 0 and at"),
+        (sums | dict(base=narrow), f"--base {narrow} has decoder_ffn_dim 8; {barts[0]} has 24"),
+        (sums | dict(base=lora), f"--base {lora} is a mixture of 3 experts; give a plain model"),
+        (dict(runs=barts[:1]), f"--runs {barts[0]} is one plain model; name several, or a mixture"),
+        (sums | dict(runs=[lora], base=base), "--merger task_arithmetic of low-rank experts takes none"),
+    ):
+        assert main(typed(dict(runs=barts, output_dir=tmp_path / "none") | flags)) == 2
+        assert problem in capsys.readouterr().err
+        assert not (tmp_path / "none").exists()
