@@ -103,10 +103,18 @@ def test_the_layers_of_a_mixture_are_merged_and_what_they_share_stays(world, tmp
         torch.testing.assert_close(tensor, base[name] + 0.5 * summed if is_expert else saved[name])
 
 
-def test_low_rank_experts_are_merged_as_peft_merges_adapters(world, tmp_path):
+@pytest.mark.parametrize(
+    ("flags", "combination"),
+    [
+        (dict(merger="ties", density=0.4), dict(combination_type="ties_svd", svd_rank=24, density=0.4)),
+        (dict(merger="ties", density=0.4, lora_parts="factors"), dict(combination_type="ties", density=0.4)),
+        (dict(merger="task_arithmetic", lora_parts="factors"), dict(combination_type="linear")),
+    ],
+)
+def test_low_rank_experts_are_merged_as_peft_merges_adapters(flags, combination, world, tmp_path):
     peft = pytest.importorskip("peft", reason="peft is an extra: pip install .[peft]")
     folder = write_mixture(tmp_path / "mixture", world.bart, "lora")
-    model, _ = averaged(tmp_path, folder, merger="ties", trim="tensor", density=0.4)
+    model, _ = averaged(tmp_path, folder, trim="tensor", **flags)
     routed = RoutedModel.from_pretrained(folder)
     for e, name in enumerate("abc"):
         routed.to_adapter(torch.eye(3)[e].expand(3, 3), tmp_path / name, "base")
@@ -114,7 +122,7 @@ def test_low_rank_experts_are_merged_as_peft_merges_adapters(world, tmp_path):
     adapted = peft.PeftModel.from_pretrained(plain, tmp_path / "a", adapter_name="a")
     for name in "bc":
         adapted.load_adapter(tmp_path / name, name)
-    adapted.add_weighted_adapter(list("abc"), [1.0] * 3, "merged", "ties_svd", svd_rank=24, density=0.4)
+    adapted.add_weighted_adapter(list("abc"), [1.0] * 3, "merged", **combination)
     expected = adapted.merge_and_unload(adapter_names=["merged"])
     for name, tensor in model.to_bart().named_parameters():
         torch.testing.assert_close(tensor, expected.get_parameter(name), rtol=1e-4, atol=1e-5)
@@ -143,6 +151,7 @@ def test_contradictions_are_one_error_each(barts, world, tmp_path, capsys):
         (sums | dict(base=narrow), f"--base {narrow} has decoder_ffn_dim 8; {barts[0]} has 24"),
         (sums | dict(base=lora), f"--base {lora} is a mixture of 3 experts; give a plain model"),
         (dict(runs=barts[:1]), f"--runs {barts[0]} is one plain model; name several, or a mixture"),
+        (dict(lora_parts="factors"), "--lora_parts factors: --merger mean takes none"),
         (sums | dict(runs=[lora], base=base), "--merger task_arithmetic of low-rank experts takes none"),
     ):
         assert main(typed(dict(runs=barts, output_dir=tmp_path / "none") | flags)) == 2

@@ -189,9 +189,12 @@ def merger_problems(settings: AverageSettings, first) -> list[str]:
     refused = {"base": is_mean or shares_base, "scale": is_mean}
     refused["density"] = merger in ("mean", "task_arithmetic")
     needed = {"base": not refused["base"], "scale": False, "density": merger in PRUNING}
+    refused["lora_parts"] = not shares_base
     values = {name: getattr(settings, name) for name in refused}
     problems = [f"--{n} {v}: {what} takes none" for n, v in values.items() if v is not None and refused[n]]
-    return problems + [f"{what} needs --{n}" for n, v in values.items() if v is None and needed[n]]
+    return problems + [
+        f"{what} needs --{n}" for n, is_needed in needed.items() if is_needed and values[n] is None
+    ]
 
 
 def average(settings: AverageSettings):
@@ -200,7 +203,7 @@ def average(settings: AverageSettings):
     import torch  # takes seconds
 
     from routing_moe.model.mergers import merged
-    from routing_moe.model.mixtures import mixture_of, weights_of_experts
+    from routing_moe.model.mixtures import factors_of_experts, mixture_of, weights_of_experts
 
     found, states, trained = {}, [], set()
     start = base.load().to_plain(dtype=torch.float32).float().state_dict() if base else None
@@ -214,7 +217,10 @@ def average(settings: AverageSettings):
         equal_LE = torch.full((config.num_layers, config.num_experts), 1 / config.num_experts)
         plain = model.to_plain(equal_LE, dtype=torch.float32).float()
         state = plain.state_dict()
-        if settings.merger == "mean":
+        if settings.lora_parts == "factors":
+            states = factors_of_experts(model)
+            start = {name: torch.zeros_like(tensor) for name, tensor in states[0].items()}
+        elif settings.merger == "mean":
             found = {name: found.get(name, t).lerp(t, 1 / (i + 1)) for name, t in state.items()}
         elif len(models) > 1:
             states.append({name: state[name] for name, _ in plain.named_parameters()})  # tied ones once
@@ -225,7 +231,12 @@ def average(settings: AverageSettings):
         how = dict(trim=settings.trim, density=settings.density or 1.0, scale=settings.scale or 1.0)
         generator = torch.Generator().manual_seed(settings.seed)
         found = merged(states, start, settings.merger, **how, generator=generator)
-    plain.load_state_dict(found, strict=False)
+    if settings.lora_parts == "factors":
+        for name, tensor in found.items():  # of the first expert, whose plain model is then that of all
+            states[0][name].copy_(tensor)
+        plain = model.to_plain(torch.eye(config.num_experts)[:1].expand_as(equal_LE)).float()
+    else:
+        plain.load_state_dict(found, strict=False)
     names = dict.fromkeys(("task_names", "trained_tasks"), sorted(trained))
     averaged = mixture_of(plain, label_smoothing=config.label_smoothing, **names)
     sources = models | ({"--base": base} if base else {})
