@@ -55,7 +55,7 @@ def check_alike(model: Model, reference: Model) -> None:
         value, wanted = getattr(plain, field, None), getattr(known, field, None)
         if value != wanted:
             raise InputError(f"{model.place} has {field} {value!r}; {reference.place} has {wanted!r}")
-    read = [m for m in (model, reference) if not (isinstance(m, SavedMixture) and m.is_published)]
+    read = [saved for saved in (model, reference) if isinstance(saved, Model)]
     vocabularies = [load_tokenizer(m.place, m.config.vocab_size).get_vocab() for m in read]
     if vocabularies[1:] and vocabularies[0] != vocabularies[1]:
         raise InputError(f"{model.place} has another vocabulary than {reference.place}")

@@ -20,7 +20,6 @@ from routing_moe.io.hub import (
     is_on_hub,
     local_folder,
 )
-from routing_moe.model.task_vectors import VECTORS_FILE
 
 if TYPE_CHECKING:
     from routing_moe.model.configuration import Mixture
@@ -31,7 +30,6 @@ class SavedMixture:
     """A checkpoint of a mixture that was found but is not loaded yet."""
 
     checkpoint: Path
-    is_published: bool = False
 
     @property
     def place(self) -> Path:
@@ -40,25 +38,16 @@ class SavedMixture:
     @cached_property
     def config(self) -> "Mixture":
         from routing_moe.model.configuration import Mixture
-        from routing_moe.model.published import published_config
 
-        if self.is_published:
-            return published_config(self.checkpoint.parent, self.checkpoint.name)
         return Mixture.load(self.checkpoint)
 
     def load(self):
         """Returns the mixture."""
         from routing_moe.model.mixtures import load_mixture
-        from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 
-        if self.is_published:
-            run, name = self.checkpoint.parent, self.checkpoint.name
-            return RoutingBartForConditionalGeneration.from_upstream(run, name)
         return load_mixture(self.checkpoint)
 
     def files(self) -> list[Path]:
-        if self.is_published:
-            return [self.checkpoint / "model.pt", self.checkpoint / VECTORS_FILE]
         return weight_files(self.checkpoint)
 
     def checksums(self) -> dict[str, str]:
@@ -130,10 +119,10 @@ def find_model(
         raise InputError(f"{folder} is {what}")
     saved = saved_fields(folder)
     if "router_block_num" in saved:
-        if not (folder / name / "model.pt").is_file():
-            names = ", ".join(sorted(path.parent.name for path in folder.glob("*/model.pt"))) or "none"
-            raise InputError(f"{folder / name / 'model.pt'}: not found; checkpoints there: {names}")
-        return SavedMixture(folder / name, is_published=True)
+        from routing_moe.model.modeling import RoutingBartForConditionalGeneration
+        from routing_moe.model.published import PublishedMixture
+
+        return PublishedMixture(RoutingBartForConditionalGeneration, folder / name)
     if checkpoint_name:
         raise InputError(f"{folder} is a checkpoint; --{name_flag} has an effect with run folders only")
     if (kind := saved.get("model_type")) not in (*MIXTURES, *PLAIN_MODELS):

@@ -9,11 +9,11 @@ import torch
 from dataloader.errors import InputError, problem_context
 from dataloader.task_splits import Split
 from routing_moe.checkpoints.find import (
-    SavedMixture,
     SavedPlain,
     check_one_expert,
     checkpoint_to_start_from,
     find_vanilla,
+    weight_files,
 )
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.choices import kind_of
@@ -221,7 +221,8 @@ def new_model(
 def refer_to_start(model, start: Start) -> None:
     """Notes the plain weights that a start makes experts of as the base of low-rank ones, if they can be."""
     vanilla, place = find_vanilla(start.vanilla) if start.vanilla else None, start.model
-    if isinstance(vanilla, SavedMixture) and (vanilla.is_published or vanilla.config.num_experts > 1):
+    is_plain = vanilla is None or isinstance(vanilla, SavedPlain)
+    if not is_plain and (vanilla.config.num_experts > 1 or not weight_files(vanilla.place)):
         return  # it is in no file that transformers loads
     if vanilla and is_on_hub(start.vanilla):
         place = start.vanilla

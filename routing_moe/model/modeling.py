@@ -19,7 +19,7 @@ from routing_moe.model.beams import CACHE_ARGUMENT, SourceCache, beams_share_sou
 from routing_moe.model.configuration import RoutingBartConfig, RoutingConfig
 from routing_moe.model.conversion import assemble_bart, from_bart
 from routing_moe.model.projection import project_in_float32
-from routing_moe.model.published import from_upstream
+from routing_moe.model.published import PublishedMixture
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
 from routing_moe.model.routed_model import RoutedModel
 from routing_moe.model.task_routing import RoutingModel
@@ -257,8 +257,8 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
 
     @classmethod
     def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
-        """Loads a run folder of the published code; see `published.from_upstream`."""
-        return from_upstream(cls, run_dir, checkpoint_name)
+        """Returns the model of a run of the published code in eval mode. Raises InputError."""
+        return PublishedMixture(cls, Path(run_dir, checkpoint_name)).load()
 
 
 AutoConfig.register(RoutingBartConfig.model_type, RoutingBartConfig, exist_ok=True)

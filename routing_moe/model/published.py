@@ -1,95 +1,99 @@
-"""Loads checkpoints of the published code (INK-USC/CrossTaskMoE)."""
+"""Checkpoints of the published code (INK-USC/CrossTaskMoE): `best/model.pt` in a run with `config.json`."""
 
 import re
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
+from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.model.configuration import RoutingBartConfig
 from routing_moe.model.loading import check_finite, unfilled_model
-from routing_moe.model.task_vectors import UNKNOWN, load_task_vectors
+from routing_moe.model.task_vectors import UNKNOWN, VECTORS_FILE, load_task_vectors
 
-# Names of router parameters in the published code (after "router.model.") and in this one.
-UPSTREAM_ROUTER_NAMES = (
-    (r"^router_units\.(\d+)\.linear1\.", r"units.\1.hidden."),
-    (r"^router_units\.(\d+)\.linear2\.", r"units.\1.output."),
-    (r"^linear1\.", "hidden."),
-    (r"^linear2\.", "output."),
-    (r"^pos_embed\.", "layer_embedding."),
-    (r"^layer_specific_proj\.", "layer_projection."),
-    (r"^(rnn|transformer)\.", "mixer."),
-    (r"^proj\.", "output."),
-)
-EXPECTED = "the configuration of a run of the published code"
-GENERATION_SETTINGS = (
-    *("no_repeat_ngram_size", "min_length", "length_penalty"),
-    *("repetition_penalty", "forced_bos_token_id"),
-)
+# Parts of routers in the published code, and their names in this one.
+RENAMED = {"linear1": "hidden", "linear2": "output", "proj": "output", "rnn": "mixer", "transformer": "mixer"}
+RENAMED |= {"pos_embed": "layer_embedding", "layer_specific_proj": "layer_projection"}
+# Settings of generation that the BART of a run brings (bart-base: no repeated 3-grams).
+KEPT = ("no_repeat_ngram_size", "min_length", "length_penalty", "repetition_penalty", "forced_bos_token_id")
 
 
-def from_upstream(cls, run_dir: str | Path, checkpoint_name: str = "best"):
-    """Returns the model of a run of the published code in eval mode."""
-    config_path, weights_path = Path(run_dir) / "config.json", Path(run_dir) / checkpoint_name / "model.pt"
-    if not weights_path.is_file():
-        raise InputError(f"{weights_path}: not found; a run of the published code has it")
-    try:
-        model = unfilled_model(cls, published_config(run_dir, checkpoint_name))
-        state = torch.load(weights_path, map_location="cpu", weights_only=True)
-        renamed = {upstream_name(name): tensor for name, tensor in state.items()}
-        if not model.config.has_router:  # a single expert needs no router
-            renamed = {name: tensor for name, tensor in renamed.items() if not name.startswith("router.")}
-        renamed["lm_head.weight"] = renamed["model.shared.weight"]
-        check_finite(state, weights_path)
-        if model.config.has_router:
-            vectors_ND = load_task_vectors(weights_path.parent)[1]
-            renamed["task_vectors.weight"] = torch.from_numpy(vectors_ND)
-        model.load_state_dict(renamed)
-    except InputError:
-        raise
-    except Exception as error:  # torch and transformers raise many types of errors
-        raise InputError(
-            f"{weights_path}: not the weights of a run with this {config_path} ({in_brief(error)})"
-        ) from None
-    # config.json includes the generation settings of the BART (bart-base: no repeated 3-grams).
-    published = load_json_object(config_path, EXPECTED)
-    model.generation_config.update(**{k: v for k, v in published.items() if k in GENERATION_SETTINGS})
-    return model.eval()
+@dataclass(frozen=True)
+class PublishedMixture:
+    """What `find.SavedMixture` is for checkpoints of this code. cls: the class of the loaded model."""
+
+    cls: type
+    checkpoint: Path
+    place = property(lambda self: self.checkpoint)
+
+    def __post_init__(self):
+        if not (weights := self.checkpoint / "model.pt").is_file():
+            names = ", ".join(sorted(path.parent.name for path in self.checkpoint.parent.glob("*/model.pt")))
+            raise InputError(f"{weights}: not found; checkpoints there: {names or 'none'}")
+
+    @cached_property
+    def config(self) -> RoutingBartConfig:
+        path, (names, vectors_ND) = self.checkpoint.parent / "config.json", load_task_vectors(self.checkpoint)
+        fields = published_fields(published_config(path), names, vectors_ND.shape[1])
+        return RoutingBartConfig.of(fields, path)
+
+    def load(self):
+        """Returns the model in eval mode. Raises InputError; no object is unpickled."""
+        path, weights = self.checkpoint.parent / "config.json", self.checkpoint / "model.pt"
+        try:
+            model = unfilled_model(self.cls, self.config)
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+            check_finite(state, weights)
+            renamed = {upstream_name(name): tensor for name, tensor in state.items()}
+            renamed["lm_head.weight"] = renamed["model.shared.weight"]
+            if model.config.has_router:
+                renamed["task_vectors.weight"] = torch.from_numpy(load_task_vectors(self.checkpoint)[1])
+            else:  # a single expert needs no router
+                renamed = {name: renamed[name] for name in renamed if not name.startswith("router.")}
+            model.load_state_dict(renamed)
+        except InputError:
+            raise
+        except Exception as error:  # torch and transformers raise many types of errors
+            what = f"not the weights of a run with this {path}"
+            raise InputError(f"{weights}: {what} ({in_brief(error)})") from None
+        kept = {name: value for name, value in published_config(path).items() if name in KEPT}
+        model.generation_config.update(**kept)
+        return model.eval()
+
+    def files(self) -> list[Path]:
+        return [self.checkpoint / "model.pt", self.checkpoint / VECTORS_FILE]
+
+    def checksums(self) -> dict[str, str]:
+        return {file.name: sha256(file) for file in self.files()}
 
 
-def published_config(run_dir: str | Path, checkpoint_name: str) -> RoutingBartConfig:
-    """Returns the configuration of a run of the published code. Raises InputError that names the file."""
-    path = Path(run_dir) / "config.json"
-    published = load_json_object(path, EXPECTED)
+def published_config(path: Path) -> dict:
+    """Returns the content of a config.json of the published code. Raises InputError."""
+    published = load_json_object(path, "the configuration of a run of the published code")
     if "router_block_num" not in published:
         raise InputError(f"{path}: lacks router_block_num; a run of the published code has it")
-    names, vectors_ND = load_task_vectors(Path(run_dir) / checkpoint_name)
-    try:
-        return RoutingBartConfig.of(published_fields(published, names, vectors_ND.shape[1]), path)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{path}: not a valid configuration ({in_brief(error)})") from None
+    return published
 
 
 def published_fields(published: dict, task_names: list[str], vector_dim: int) -> dict:
-    """Returns the fields of a RoutingBartConfig from a config.json of the published code."""
+    """Returns the fields of a RoutingBartConfig from those of the published code."""
     kept = ("router_nn_type", "router_mode", "router_hidden_dim")
     fields = {k: v for k, v in published.items() if k in kept or not k.startswith("router_")}
     for side in ("encoder_vanilla_layers", "decoder_vanilla_layers"):
-        layers = fields.get(side) or ""  # written as text, separated by commas
-        fields[side] = [int(i) for i in layers.split(",") if i.strip()] if isinstance(layers, str) else layers
-    sizes = {"num_experts": published["router_block_num"], "router_input_dim": vector_dim}
-    seen = dict.fromkeys(task_names, UNKNOWN)
-    return fields | sizes | {"task_names": task_names, "weights_seen": seen}
+        if isinstance(layers := fields.get(side), str):  # numbers; `RoutingBartConfig.of` refuses others
+            parts = layers.replace(",", " ").split()
+            fields[side] = [int(part) if part.isdecimal() else part for part in parts]
+    fields |= {"num_experts": published["router_block_num"], "router_input_dim": vector_dim}
+    return fields | {"task_names": task_names, "weights_seen": dict.fromkeys(task_names, UNKNOWN)}
 
 
 def upstream_name(name: str) -> str:
     """Returns our name for a parameter of the published code."""
     if not name.startswith("router."):
         return name.replace(".blocks.", ".experts.")
-    part = name.removeprefix("router.model.")
-    for published, ours in UPSTREAM_ROUTER_NAMES:
-        part = re.sub(published, ours, part)
-    return f"router.{part}"
+    part = name.removeprefix("router.model.").replace("router_units.", "units.")
+    own = re.sub(r"^(units\.\d+\.)?(\w+)", lambda m: (m[1] or "") + RENAMED.get(m[2], m[2]), part)
+    return f"router.{own}"

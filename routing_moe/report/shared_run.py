@@ -24,7 +24,7 @@ from dataloader.ontology import ONTOLOGY_FILE
 from routing_moe.analysis.features import OWN_FEATURES
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.checkpoints.assemble import AVERAGED_FILE
-from routing_moe.checkpoints.find import SavedMixture
+from routing_moe.checkpoints.find import SavedMixture, weight_files
 from routing_moe.checkpoints.folder import PROGRESS_FILE, load_progress
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
 from routing_moe.config.assemble import ASSEMBLED_FILE
@@ -82,7 +82,7 @@ Weights: {license}. Terms of use of the data: {terms}. Trained at commit {git} b
 def write_shared_run(mixture: SavedMixture, name: str, license: str | None, folder: Path) -> None:
     """Writes all files and the card into an empty folder. name: owner/name on the hub."""
     checkpoint, config = mixture.checkpoint, mixture.config
-    if mixture.is_published:
+    if not weight_files(checkpoint):
         raise InputError(f"{checkpoint} has no model.safetensors; load it, save_pretrained, and push that")
     if len(config.task_names) == 1 and config.task_names != config.trained_tasks:
         raise InputError(f"{checkpoint} is fine-tuned; `hf upload {name} {checkpoint}` needs no card")
