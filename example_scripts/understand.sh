@@ -2,7 +2,7 @@
 # What do the experts of a run do? Pictures, correlations with task features, ablation, one interactive page.
 #   bash example_scripts/understand.sh RUN [flags of `routing-moe ablate`, such as --features category]
 #   --plugin PLUGIN   the file that the run was trained with, for all commands
-# Writes RUN/analysis/ with report.html. A run without experts to ablate (one expert, random routes) is analysed without.
+# Writes RUN/analysis/ with report.html. A run without experts to ablate (one expert, routes of examples) is analysed without.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [ $# -ge 1 ] || fail "give a run folder, such as models/routing_bart"
 RUN=$1 ARGS=("${@:2}")

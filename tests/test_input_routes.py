@@ -1,4 +1,4 @@
-"""Routes by the inputs: a router for each example, as a plug-in of one file."""
+"""Routes by the inputs: a router for each example, the built-in one and that of docs/extending.md."""
 
 import json
 import re
@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from tiny_backbones import make_differ, make_routed
-from tiny_runs import World, assert_equal, fail_in_step, typed, weights
+from tiny_runs import World, assert_equal, fail_in_step, run, typed, weights
 from tiny_steps import recorded, settings_with
 
 from dataloader.errors import InputError
@@ -22,23 +22,14 @@ from routing_moe.answering.queries import Query
 from routing_moe.cli.ablate import main as ablate
 from routing_moe.cli.finetune import main as finetune
 from routing_moe.config import choices
-from routing_moe.config.plugins import load_plugin
 from routing_moe.evaluation.batches import routes_of_file
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.optim.step import Stepper
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 GUIDE = Path(__file__).parents[1] / "docs/extending.md"
-PLUGIN = re.search(r"```python\n(# by_input.py\n.*?)```", GUIDE.read_text(), re.DOTALL)[1]
-MINE = dict(route_source="by_input", router_hidden_dim=None, taskvecs_dim=None, task_model_lr=None)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def plugin(tmp_path_factory):
-    file = tmp_path_factory.mktemp("plugin") / "by_input.py"
-    file.write_text(PLUGIN)
-    yield load_plugin(str(file))
-    del choices.ROUTE_SOURCES["by_input"]
+PLUGIN = re.search(r"```python\n(# two_layers.py\n.*?)```", GUIDE.read_text(), re.DOTALL)[1]
+MINE = dict(route_source="inputs", router_hidden_dim=None, taskvecs_dim=None, task_model_lr=None)
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +38,7 @@ def reset():
 
 
 def test_routes_differ_among_the_examples_of_a_task_and_not_by_padding(make_model, batch):
-    model, ids = make_model(route_source="by_input"), torch.zeros(4, dtype=torch.long)
+    model, ids = make_model(route_source="inputs"), torch.zeros(4, dtype=torch.long)
     routes_BLE = model.draw_routes(ids, batch["input_ids"], batch["attention_mask"])
     assert len(routes_BLE.unique(dim=0)) == 4
     for i, length in enumerate(batch["attention_mask"].sum(dim=1)):
@@ -55,7 +46,7 @@ def test_routes_differ_among_the_examples_of_a_task_and_not_by_padding(make_mode
         torch.testing.assert_close(alone[0], routes_BLE[i])
     given = model(**batch, routes=routes_BLE).loss
     torch.testing.assert_close(model(**batch, task_ids=ids).loss, given)
-    with pytest.raises(InputError, match="by_input routes depend on inputs: give them"):
+    with pytest.raises(InputError, match="inputs routes depend on inputs: give them"):
         model.draw_routes(ids)
     with pytest.raises(InputError, match="differ among the examples of a task"):
         model.routes_for(["a"])
@@ -63,7 +54,7 @@ def test_routes_differ_among_the_examples_of_a_task_and_not_by_padding(make_mode
 
 @pytest.mark.parametrize("mixing", ["outputs", "parameters"])
 def test_a_step_in_micro_batches_has_the_gradient_of_one_pass(make_model, examples, mixing):
-    model = make_model(route_source="by_input", expert_mixing=mixing, bart_fields=dict(dropout=0.0))
+    model = make_model(route_source="inputs", expert_mixing=mixing, bart_fields=dict(dropout=0.0))
     flags = dict(max_tokens_per_micro_batch=20, train_batch_size=6)
     stepper, gradients = Stepper(model, examples, settings_with(**flags), Accelerator(cpu=True)), []
     indices, answers, groups = stepper.split(0)
@@ -80,7 +71,7 @@ def test_a_step_in_micro_batches_has_the_gradient_of_one_pass(make_model, exampl
 
 @torch.no_grad()
 def test_files_are_scored_along_the_routes_of_their_examples(make_model, task_examples):
-    model = make_model(route_source="by_input")
+    model = make_model(route_source="inputs")
     file = TaskFile("a", "a_1_13", "test", "EM", list(range(7)), task_examples)
     (routes_nLE,) = routes_of_file(model, file, Decoding())
     one = torch.tensor(task_examples.sources[3].astype(np.int64))[None]
@@ -88,7 +79,7 @@ def test_files_are_scored_along_the_routes_of_their_examples(make_model, task_ex
 
 
 def test_a_decoder_only_model_reads_the_input_without_the_answer():
-    model = make_routed("qwen2", 2, route_source="by_input", task_names=["a"]).eval()
+    model = make_routed("qwen2", 2, route_source="inputs", task_names=["a"]).eval()
     make_differ(model)
     ids, task = torch.randint(3, 60, (1, 8)), torch.zeros(1, dtype=torch.long)
     labels = torch.where(torch.arange(8) < 5, -100, ids)
@@ -100,9 +91,9 @@ def test_a_decoder_only_model_reads_the_input_without_the_answer():
 
 
 def test_a_trained_source_is_kept_where_routes_are_chosen_again(make_model):
-    model = make_model(route_source="by_input")
+    model = make_model(route_source="inputs")
     before = model.router
-    model.use_routes("by_input")
+    model.use_routes("inputs")
     assert model.router is before
     model.use_routes("average")
     assert model.router is None
@@ -112,21 +103,21 @@ def test_a_trained_source_is_kept_where_routes_are_chosen_again(make_model):
 
 
 @pytest.fixture(scope="module")
-def mine(tmp_path_factory, plugin):
+def mine(tmp_path_factory):
     AcceleratorState._reset_state(reset_partial_state=True)
     world = World(tmp_path_factory.mktemp("world"))
-    world.whole = world.run("whole", **MINE, plugin=plugin, do_predict=True)
+    world.whole = world.run("whole", **MINE, do_predict=True)
     return world
 
 
-def test_a_run_resumes_bit_for_bit_scores_and_counts_its_cost(mine, plugin):
-    fail_in_step(5, lambda: mine.run("stopped", **MINE, plugin=plugin))
+def test_a_run_resumes_bit_for_bit_scores_and_counts_its_cost(mine):
+    fail_in_step(5, lambda: mine.run("stopped", **MINE))
     resumed = mine.run("stopped", **MINE, resume=True)
     assert_equal(weights(resumed / "last"), weights(mine.whole / "last"))
     assert weights(mine.whole / "last")["router.logits.weight"].abs().max() > 0
     scores = pd.read_csv(mine.whole / "best/eval-test-performance.csv", index_col=0)
     assert np.isfinite(scores["performance"]).all()
-    assert json.loads((mine.whole / "run.json").read_text())["settings"]["route_source"] == "by_input"
+    assert "routes: learned for each example, by the mean" in (mine.whole / "log.txt").read_text()
     assert json.loads((mine.whole / "cost.json").read_text())["total_flops"] > 0
 
 
@@ -142,8 +133,7 @@ def test_new_texts_are_answered_along_routes_of_their_own_and_there_is_none_to_e
     routed = Routed.load(mine.whole)
     task = routed.task("colour")
     assert (
-        str(task)
-        == "colour: by_input routes, of each text; has seen of the task: labelled rows of all samples"
+        str(task) == "colour: inputs routes, of each text; has seen of the task: labelled rows of all samples"
     )
     texts, options = ["up", "a hot and big one"], ["red", "blue"]
     together = list(routed.answers(task, [Query(text, options) for text in texts]))
@@ -158,16 +148,36 @@ def test_new_texts_are_answered_along_routes_of_their_own_and_there_is_none_to_e
     assert not (tmp_path / "out").exists()
 
 
-def test_fine_tuning_goes_on_with_it_and_other_commands_refuse_it(mine, plugin, tmp_path, capsys):
-    flags = dict(moe_init=True, init_dir=mine.whole, plugin=plugin, learning_rate_list=[0.01], bsz_list=[2])
+def test_fine_tuning_goes_on_with_it_and_other_commands_refuse_it(mine, tmp_path, capsys):
+    flags = dict(moe_init=True, init_dir=mine.whole, learning_rate_list=[0.01], bsz_list=[2])
     flags |= dict(task_dir=mine.gym / "plural", output_dir=tmp_path / "tuned", total_steps=2, eval_period=1)
     flags |= dict(do_train=True, samples="first", num_beams=1, max_input_length=24, max_output_length=6)
     assert finetune(typed(flags | dict(model=mine.bart, save_best=True))) == 0
-    assert set(pd.read_csv(tmp_path / "tuned/results.csv")["route"].dropna()) == {"by_input"}
+    assert set(pd.read_csv(tmp_path / "tuned/results.csv")["route"].dropna()) == {"by each input"}
     tuned = RoutingBartForConditionalGeneration.from_pretrained(next(tmp_path.glob("tuned/models/*_best")))
     assert tuned.router.logits.weight.shape == weights(mine.whole / "best")["router.logits.weight"].shape
-    assert ablate([str(mine.whole), "--plugin", plugin]) == 2
-    assert "by_input routes differ among the examples of a task" in capsys.readouterr().err
+    assert ablate([str(mine.whole)]) == 3
+    assert "inputs routes differ among the examples of a task" in capsys.readouterr().err
+    flags |= dict(model=mine.bart, route_training="logits", output_dir=tmp_path / "other")
+    assert finetune(typed(flags)) == 2
+    assert "the routes come from 'inputs' in every step" in capsys.readouterr().err
+
+
+def test_a_prediction_needs_a_trained_router(mine, make_model, tmp_path, capsys):
+    make_model(2, torch.float32, route_source="average").save_pretrained(tmp_path / "average")
+    absent = dict.fromkeys(("do_train", "initialize_from_vanilla", "num_experts", "init_eps"))
+    flags = MINE | absent | dict(do_predict=True, checkpoint=tmp_path / "average")
+    assert run(mine.gym, mine.bart, tmp_path / "out", **flags) == 2
+    assert "has no router of it; train one (--do_train)" in capsys.readouterr().err
+
+
+def test_the_plugin_of_the_guide_trains_low_rank_experts(mine, tmp_path):
+    (tmp_path / "two_layers.py").write_text(PLUGIN)
+    of_guide = MINE | dict(route_source="two_layers", router_hidden_dim=4, plugin=tmp_path / "two_layers.py")
+    trained = mine.run("two_layers", **of_guide, expert_kind="lora", init_eps=None)
+    del choices.ROUTE_SOURCES["two_layers"]
+    assert weights(trained / "best")["router.2.weight"].shape == (3 * 2, 4)
+    assert "routes: two_layers; 2 experts of rank 16" in (trained / "log.txt").read_text()
 
 
 # ---- wrong entries

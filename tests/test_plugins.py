@@ -276,7 +276,8 @@ def test_a_baseline_that_is_not_a_number_is_named(mine, monkeypatch):
         ("import sys\nsys.exit(3)\n", {}, "--plugin {}:2: SystemExit: 3"),
         ("x = 1\nx = = 2\n", {}, "--plugin {}:2: SyntaxError: invalid syntax"),
         (PLUGIN, dict(route_source="alternatin"), "--route_source is 'alternatin'; choose from learned, "),
-        (PLUGIN, dict(route_source="average"), "--route_source is 'average', no source of --plugin; leave"),
+        (PLUGIN, dict(route_source="average"), "--route_source is 'average'; give inputs or a source of "),
+        (PLUGIN, dict(route_source="inputs"), "--router_hidden_dim is 4, but --route_source inputs is a "),
         (PLUGIN, dict(route_source="alternating", avg_routing=True), "--avg_routing and --route_source each"),
     ],
 )

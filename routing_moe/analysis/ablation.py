@@ -106,6 +106,8 @@ class Ablation:
         config = model.config
         if config.num_experts == 1:
             raise NothingToAblate("a model with one expert per layer has none that can be ablated for a task")
+        if not model.source.per_task:
+            raise NothingToAblate(f"{config.route_source} routes differ among the examples of a task")
         self.model, self.config, self.tokenizer, self.files = model.eval(), config, tokenizer, list(files)
         self.decoding, self.accelerator, self.described = decoding, accelerator, described
         self.tasks = list(dict.fromkeys(file.task for file in files))

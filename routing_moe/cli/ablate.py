@@ -6,7 +6,8 @@
 
 Scores are written to RUN/analysis/ablation/sets/ one by one; the same command continues an interrupted one.
 At the end tasks.csv, categories.csv, features.csv, ablation.md and pictures are written.
-Exit code 3: there is nothing to ablate: the model has no experts, or no feature can be compared.
+Exit code 3: there is nothing to ablate: the model has no experts, or routes that differ among the examples of
+a task, or no feature can be compared.
 """
 
 import sys

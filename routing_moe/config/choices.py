@@ -21,6 +21,7 @@ BUILT_IN_SOURCES = {
     "average": {"is_equal": True},
     "random": {"per_task": False, "is_drawn": True, "mixes": False},
     "fixed": {"is_stored": True},
+    "inputs": {"per_task": False, "reads_inputs": True},
 }
 ROUTE_SOURCES = {name: type(name, (SourceKind,), known) for name, known in BUILT_IN_SOURCES.items()}
 SEQUENCES = ("rnn", "lstm", "gru", "transformer")
@@ -65,5 +66,5 @@ def is_of_user(entry) -> bool:
 
 
 def has_parameters(source: str) -> bool:
-    """Returns whether a source of routes is a class of the user whose instances are trained."""
+    """Returns whether the instances of a source of routes are trained."""
     return hasattr(kind_of(source), "parameters")

@@ -198,7 +198,7 @@ def check_route_training(settings: FinetuneSettings, config, way: str, place) ->
     kind, problem = kind_of(source), None
     if training in ("vector", "router") and not kind.reads_vectors:
         problem = f"{source} routes use no router; give plain or fixed, or leave it out"
-    elif training and source not in BUILT_IN_SOURCES:
+    elif training and (kind.reads_inputs or source not in BUILT_IN_SOURCES):
         problem = f"the routes come from {source!r} in every step; leave it out"
     elif training in ("plain", "fixed") and kind.is_drawn:
         problem = "random routes differ between examples and steps; give merged or logits, or leave it out"

@@ -37,7 +37,7 @@ from routing_moe.task_choice.texts import TextsOfModel
 PLAIN = {"plain": "plain model", "merged": "merged plain model"}
 TRAINED = {"fixed": "fixed", "logits": "logits trained", "vector": "vector trained"}
 TRAINED |= {"router": "router and vector trained"}
-WITHOUT_VECTOR = {"average": "average", "random": "random for each example"}
+WITHOUT_VECTOR = {"random": "random for each example", "inputs": "by each input"}
 
 
 class StartingModels:

@@ -21,7 +21,7 @@ from transformers.initialization import no_init_weights
 
 from dataloader.errors import InputError, in_brief, in_short
 from dataloader.jsonfile import load_json_object
-from routing_moe.config.choices import MIXTURES, ROUTE_SOURCES, ROUTERS, is_of_user
+from routing_moe.config.choices import MIXTURES, ROUTERS, is_of_user
 from routing_moe.io.hub import NotAvailable, local_folder
 from routing_moe.model.configuration import Mixture
 
@@ -152,9 +152,8 @@ def unfilled_model(cls, config, *parts):
         model = cls(config, *parts)
     # The library does this when it initialises. By the configuration alone it would tie what it read untied.
     model.tie_weights(recompute_mapping=False)
-    entry = ROUTERS[config.router_nn_type] if config.has_router else ROUTE_SOURCES[config.route_source]
-    has_own = model.router is not None and is_of_user(entry)
-    if has_own:  # its initialisation was skipped, too
+    has_own = not config.has_router or is_of_user(ROUTERS[config.router_nn_type])
+    if has_own:  # of a source or of the user; its initialisation was skipped, too
         model.router = model.new_router()
     for part in (None if has_own else model.router, model.task_vectors):
         if part is not None:

@@ -107,6 +107,19 @@ class Fixed(RouteSource, ROUTE_SOURCES["fixed"]):
         return model.task_routes[batch.task_ids_B]
 
 
+class ByInputs(nn.Module, RouteSource, ROUTE_SOURCES["inputs"]):
+    """A router for each example: a linear map of the mean embedding of its input, then a softmax."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.size = config.num_layers, config.num_experts
+        width = getattr(config, "backbone", config).hidden_size  # low-rank experts are of a backbone
+        self.logits = nn.Linear(width, config.num_layers * config.num_experts)
+
+    def routes(self, model, batch):
+        return self.logits(batch.pooled(model)).unflatten(-1, self.size).softmax(dim=-1)
+
+
 class OfFunction(RouteSource):
     """The source of a function (model, task_ids_B) -> routes."""
 
@@ -118,6 +131,7 @@ class OfFunction(RouteSource):
 
 
 ROUTE_SOURCES |= {"learned": Learned, "average": Average, "random": Random, "fixed": Fixed}
+ROUTE_SOURCES["inputs"] = ByInputs
 
 
 def average(model, examples_B: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ SHARED = (*CHECKPOINT_FILES, *RUN_FILES, "best/*", "*-steps/*")
 # A text that is no path: without slashes, or with a single one between words, as in a hub name.
 NO_PATH = re.compile(r"[^/\\]*|\w([\w. -]*\w)?/\w[\w. @-]*")
 CARD = """\
-A {kind} with {layers} layers and {experts}, trained on {tasks}, by the package `routing-moe`.
+A {kind} with {layers} layers and {experts}{routes}, trained on {tasks}, by the package `routing-moe`.
 
 ```python
 from routing_moe import Routed
@@ -197,6 +197,7 @@ def write_card(folder: Path, name: str, license: str | None, terms: str) -> None
         kind=kind,
         layers=config.num_layers,
         experts=config.experts_described,
+        routes=f", {config.route_source} routes" if config.num_experts > 1 else "",
         tasks=counted(len(config.trained_tasks), "task"),
         name=name,
         scores="\n\n".join(scores) or "It is not scored.",

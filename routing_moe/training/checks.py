@@ -112,9 +112,13 @@ def refuse(problems: list[str]) -> None:
 def contradictions(settings: TrainSettings) -> list[str]:
     """Returns errors in flags that exclude each other."""
     problems = []
-    if settings.route_source in BUILT_IN_SOURCES:
-        problems.append(f"--route_source is {settings.route_source!r}, no source of --plugin; leave it out")
-    selecting = settings.selecting_flags + (["route_source"] if settings.route_source else [])
+    source = settings.route_source
+    if source in BUILT_IN_SOURCES and source != "inputs":
+        problems.append(f"--route_source is {source!r}; give inputs or a source of --plugin, or leave it out")
+    for name in ("router_nn_type", "router_hidden_dim", "router_mode") if source == "inputs" else ():
+        if (value := getattr(settings, name)) not in (None, "softmax"):
+            problems.append(f"--{name} is {value}, but --route_source inputs is a linear map and a softmax")
+    selecting = settings.selecting_flags + (["route_source"] if source else [])
     if len(selecting) > 1:
         sources = " and ".join(f"--{flag}" for flag in selecting)
         problems.append(f"{sources} each set the source of routes; give one of them")

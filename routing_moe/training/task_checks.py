@@ -11,6 +11,7 @@ from safetensors import safe_open
 from dataloader.errors import InputError, in_short, problem_context
 from dataloader.task_splits import Split
 from routing_moe.checkpoints.find import SavedMixture
+from routing_moe.config.choices import has_parameters
 from routing_moe.config.train import ROUTING_FLAGS, TrainSettings
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.task_choice.choice import GivenVectors, Resolver, missing_row_error
@@ -107,7 +108,10 @@ def check_known_tasks(settings: TrainSettings, split: Split, config, checkpoint:
 
 
 def check_given(settings: TrainSettings, config, checkpoint: Path) -> None:
-    """Raises InputError for --task_routes that need training, and for vectors that nothing reads."""
+    """Raises InputError for routes that need training, and for vectors that nothing reads."""
+    source = settings.route_source
+    if source and has_parameters(source) and source != SavedMixture(checkpoint).config.route_source:
+        raise InputError(f"--route_source {source}: {checkpoint} has no router of it; train one (--do_train)")
     with problem_context("--task_routes "):
         if settings.by_loss:
             check_routes_differ(config)

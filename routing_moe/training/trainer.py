@@ -325,10 +325,12 @@ def described_routes(model, settings: TrainSettings) -> str:
         return "none" if config.has_lora else "none; one expert is a plain model"
     # A table router has no parameters but the task vectors.
     router = model.task_vectors if config.has_table else model.router
-    frozen = config.has_router and not any(p.requires_grad for p in router.parameters())
+    is_frozen = router is not None and not any(p.requires_grad for p in router.parameters())
+    learned = "frozen" if is_frozen else "learned"
     drawn = "random for each task, drawn once"
     source = {
-        "learned": f"{'frozen' if frozen else 'learned'} ({config.router_nn_type}), {config.router_mode}",
+        "learned": f"{learned} ({config.router_nn_type}), {config.router_mode}",
+        "inputs": f"{learned} for each example, by the mean embedding of its input",
         "average": "average",
         "random": f"random for each example; scores are means of {settings.random_eval_draws} draws",
         "fixed": f"given ({config.given_routes})" if config.given_routes else drawn,
