@@ -129,11 +129,6 @@ PUBLISHED_ROUTERS = sorted(
 )
 
 
-def test_all_published_routers_exist():
-    assert len(PUBLISHED_ROUTERS) == 10
-    assert set(PUBLISHED_ROUTERS) <= set(ROUTERS)
-
-
 @pytest.mark.parametrize("router_nn_type", PUBLISHED_ROUTERS)
 def test_router_logits_and_input_gradients(router_nn_type, numbers_of, published_run, vectors_ND):
     numbers = {

@@ -27,7 +27,7 @@ from dataloader.progress import ProgressBar
 from routing_moe.analysis.correlation import correlate, top_experts, worth_testing
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.saved_routes import expert_name, routes_of_model
-from routing_moe.checkpoints.find import mixture_to_score
+from routing_moe.checkpoints.find import checksums, mixture_to_score
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.ablate import AblationSettings
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, decoding_of
@@ -207,7 +207,7 @@ def load_ablation(
         "options": zlib.crc32(repr(pool.options if any(pool.options) else None).encode()),
         "routes": zlib.crc32(routes_NLE.float().cpu().numpy().tobytes()),
         "checkpoint_name": prediction.checkpoint_name,
-        "checkpoint": mixture_to_score(prediction.start).checksums(),
+        "checkpoint": checksums(mixture_to_score(prediction.start)),
     }
     return ablation
 

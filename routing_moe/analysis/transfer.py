@@ -24,7 +24,7 @@ from dataloader.encoding import encode
 from dataloader.errors import InputError
 from dataloader.gym import evenly_spread
 from dataloader.progress import ProgressBar
-from routing_moe.checkpoints.find import mixture_to_score
+from routing_moe.checkpoints.find import checksums, mixture_to_score
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.transfer import TransferSettings
 from routing_moe.evaluation.route_losses import losses_along, losses_of_tasks
@@ -133,7 +133,7 @@ class TransferJob:
 
     def _begin(self) -> None:
         described = {
-            "checkpoint": mixture_to_score(self.settings.prediction.start).checksums(),
+            "checkpoint": checksums(mixture_to_score(self.settings.prediction.start)),
             "data": self.rows.fingerprint(),
             "columns": self.columns_M.tolist(),
             "mixed_precision": self.settings.prediction.mixed_precision,

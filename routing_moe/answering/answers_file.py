@@ -21,6 +21,7 @@ from dataloader.jsonfile import load_json_object, parse_json, parse_json_object
 from dataloader.progress import ProgressBar
 from routing_moe.answering.chosen import texts_of
 from routing_moe.answering.queries import CHUNK, STDIN, STDOUT, RoutedTask
+from routing_moe.checkpoints.find import checksums
 from routing_moe.config.answer import AnswerSettings
 from routing_moe.io.files import unwritable
 
@@ -107,7 +108,7 @@ def keep_meta(routed, task: RoutedTask, settings: AnswerSettings, template: str 
         "experts": task.experts,
         "template": template,
         "options": list(settings.options),
-        "model": routed.start.checksums(),
+        "model": checksums(routed.start),
         "text settings": routed.texts,
     }
     meta, another = meta_file(Path(settings.output_file)), "name another --output_file"

@@ -50,9 +50,6 @@ class SavedMixture:
     def files(self) -> list[Path]:
         return weight_files(self.checkpoint)
 
-    def checksums(self) -> dict[str, str]:
-        return checksums(self.files(), self.checkpoint)
-
 
 @dataclass(frozen=True)
 class SavedPlain:
@@ -88,9 +85,6 @@ class SavedPlain:
 
     def files(self) -> list[Path]:
         return weight_files(self.weights or self.source)
-
-    def checksums(self) -> dict[str, str]:
-        return checksums(self.files(), self.source)
 
 
 def find_model(
@@ -234,9 +228,9 @@ def weight_files(source: str | Path) -> list[Path]:
     return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
-def checksums(weights: list[Path], source: str | Path) -> dict[str, str]:
-    """Returns {name: SHA-256} of weight files, and of configuration and tokenizer in a folder or hub name."""
-    files, folder = {file.name: file for file in weights}, local_folder(source)
+def checksums(saved: SavedMixture | SavedPlain) -> dict[str, str]:
+    """Returns {name: SHA-256} of the files of a model: weights, configuration, tokenizer."""
+    files, folder = {file.name: file for file in saved.files()}, local_folder(saved.place)
     files |= {name: folder / name for name in ("config.json", *TOKENIZER_FILES)}
     files |= {file.name: file for pattern in OTHER_TOKENIZERS for file in folder.glob(pattern)}
     return {name: sha256(file) for name, file in files.items() if file.is_file()}

@@ -76,7 +76,7 @@ class OptimizerFlags(Command):
 class RunFlags(TextFlags, OptimizerFlags, PluginFlags):
     """What training and fine-tuning derive from their flags. A subclass has `debug`, `task_routes`, `select_by`."""
 
-    source_flags: ClassVar[Mapping[str, str]]  # {flag: the key of `ROUTE_SOURCES` that it selects}
+    source_flags: ClassVar[Mapping[str, str | None]]  # {flag: the key of `ROUTE_SOURCES`; None: its value}
 
     # fmt: off
     label_smoothing: float | None = OPTIMISATION(None, "label smoothing of the loss (default: that of the checkpoint; of a new model 0.1, 0 if it is decoder-only)", range=PROBABILITY, compared_as="budget")
@@ -90,7 +90,7 @@ class RunFlags(TextFlags, OptimizerFlags, PluginFlags):
     @property
     def chosen_source(self) -> str | None:
         """The selected key of `ROUTE_SOURCES`; None: that of the checkpoint, or learned."""
-        return next((self.source_flags[flag] for flag in self.selecting_flags), None)
+        return next((self.source_flags[flag] or getattr(self, flag) for flag in self.selecting_flags), None)
 
     @property
     def by_loss(self) -> bool:

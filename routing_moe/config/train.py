@@ -77,7 +77,7 @@ class TrainSettings(RunFlags):
     program = "routing-moe train"
     usage = "--output_dir FOLDER [--do_train | --do_predict] [flags, see --help]"
     groups = ("data", "where the model starts", "experts and router", "texts and decoding", "optimisation", "running, evaluating, saving", "additions: data", "additions: where the model starts", "additions: experts and routes")
-    source_flags: ClassVar[Mapping[str, str]] = {"avg_routing": "average", "random_routing": "random", "task_level_random_routing": "fixed", "task_routes": "fixed"}
+    source_flags: ClassVar[Mapping[str, str | None]] = {"avg_routing": "average", "random_routing": "random", "task_level_random_routing": "fixed", "task_routes": "fixed", "route_source": None}
 
     train_dir: str = DATA("data", "gym folder: <task>/<task>_<k>_<seed>_{train,dev,test}.tsv or .jsonl", inherited=True)
     predict_dir: str | None = DATA(None, "gym folder for dev and test scores (default: that of --train_dir)", inherited=True)
@@ -168,9 +168,7 @@ class TrainSettings(RunFlags):
     @property
     def chosen_source(self) -> str | None:
         """As for all commands; without training, lowest_loss is a choice among the routes of the checkpoint."""
-        if self.by_loss:  # the routes of the checkpoint
-            return None
-        return super().chosen_source or self.route_source
+        return None if self.by_loss else super().chosen_source
 
     @property
     def source(self) -> str:

@@ -26,7 +26,7 @@ from dataloader.gym import PARTS, Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
 from dataloader.progress import ProgressBar
-from routing_moe.checkpoints.find import SavedMixture, SavedPlain
+from routing_moe.checkpoints.find import SavedMixture, SavedPlain, checksums
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.measures import MEASURES, PERFORMANCE, goodness, words_of
 from routing_moe.io.executor import Outcomes, run_calls
@@ -148,7 +148,7 @@ def start_checksums(settings: FinetuneSettings, start: SavedMixture | SavedPlain
     """Returns the SHA-256 of the files that determine the start: model, given vectors and routes."""
     is_checkpoint = isinstance(start, SavedPlain) and start.source == settings.checkpoint
     with problem_context("--checkpoint " if is_checkpoint else "--model "):  # a hub name is downloaded
-        sums = start.checksums()
+        sums = checksums(start)
     return sums | given_checksums(
         settings.task_routes, taskvecs=settings.taskvecs, text_vectors=settings.text_vectors
     )

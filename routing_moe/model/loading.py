@@ -152,10 +152,10 @@ def unfilled_model(cls, config, *parts):
         model = cls(config, *parts)
     # The library does this when it initialises. By the configuration alone it would tie what it read untied.
     model.tie_weights(recompute_mapping=False)
-    has_own = not config.has_router or is_of_user(ROUTERS[config.router_nn_type])
-    if has_own:  # of a source or of the user; its initialisation was skipped, too
+    if config.has_router and not is_of_user(ROUTERS[config.router_nn_type]):
+        model.router.apply(model._init_weights)
+    else:  # of a source or of the user; its own initialisation was skipped, too
         model.router = model.new_router()
-    for part in (None if has_own else model.router, model.task_vectors):
-        if part is not None:
-            part.apply(model._init_weights)
+    if model.task_vectors is not None:
+        model.task_vectors.apply(model._init_weights)
     return model

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_brief
 from dataloader.jsonfile import load_json_object
 from routing_moe.model.configuration import RoutingBartConfig
@@ -37,8 +36,10 @@ class PublishedMixture:
     @cached_property
     def config(self) -> RoutingBartConfig:
         path, (names, vectors_ND) = self.checkpoint.parent / "config.json", load_task_vectors(self.checkpoint)
-        fields = published_fields(published_config(path), names, vectors_ND.shape[1])
-        return RoutingBartConfig.of(fields, path)
+        published = load_json_object(path, "the configuration of a run of the published code")
+        if "router_block_num" not in published:
+            raise InputError(f"{path}: lacks router_block_num; a run of the published code has it")
+        return RoutingBartConfig.of(published_fields(published, names, vectors_ND.shape[1]), path)
 
     def load(self):
         """Returns the model in eval mode. Raises InputError; no object is unpickled."""
@@ -59,23 +60,12 @@ class PublishedMixture:
         except Exception as error:  # torch and transformers raise many types of errors
             what = f"not the weights of a run with this {path}"
             raise InputError(f"{weights}: {what} ({in_brief(error)})") from None
-        kept = {name: value for name, value in published_config(path).items() if name in KEPT}
-        model.generation_config.update(**kept)
+        settings = load_json_object(path, "the settings of generation")
+        model.generation_config.update(**{name: settings[name] for name in KEPT if name in settings})
         return model.eval()
 
     def files(self) -> list[Path]:
         return [self.checkpoint / "model.pt", self.checkpoint / VECTORS_FILE]
-
-    def checksums(self) -> dict[str, str]:
-        return {file.name: sha256(file) for file in self.files()}
-
-
-def published_config(path: Path) -> dict:
-    """Returns the content of a config.json of the published code. Raises InputError."""
-    published = load_json_object(path, "the configuration of a run of the published code")
-    if "router_block_num" not in published:
-        raise InputError(f"{path}: lacks router_block_num; a run of the published code has it")
-    return published
 
 
 def published_fields(published: dict, task_names: list[str], vector_dim: int) -> dict:
@@ -92,8 +82,9 @@ def published_fields(published: dict, task_names: list[str], vector_dim: int) ->
 
 def upstream_name(name: str) -> str:
     """Returns our name for a parameter of the published code."""
-    if not name.startswith("router."):
-        return name.replace(".blocks.", ".experts.")
-    part = name.removeprefix("router.model.").replace("router_units.", "units.")
-    own = re.sub(r"^(units\.\d+\.)?(\w+)", lambda m: (m[1] or "") + RENAMED.get(m[2], m[2]), part)
-    return f"router.{own}"
+
+    def renamed(match: re.Match) -> str:
+        return f"router.{match[1] or ''}{RENAMED.get(match[2], match[2])}"
+
+    part = r"^router\.model\.(?:router_(units\.\d+\.))?(\w+)"
+    return re.sub(part, renamed, name.replace(".blocks.", ".experts."))

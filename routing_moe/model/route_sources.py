@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dataloader.errors import InputError
 from routing_moe.config.choices import ROUTE_SOURCES, ROUTER_MODES, SourceKind, is_of_user, kind_of
-from routing_moe.model.selection import explore, noise_free_routes, random_one_hot, select_routes
+from routing_moe.model.selection import explore, random_one_hot, select_routes
 
 TOLERANCE = 1e-3  # of the sums of weights
 
@@ -65,22 +65,18 @@ class RouteSource(SourceKind):
 class Learned(RouteSource, ROUTE_SOURCES["learned"]):
     def routes(self, model, batch):
         """Returns the router's routes: sampled and explored in training, otherwise noise-free."""
-        config, logits_BLE = model.config, model.router_logits(batch.task_ids_B)
-        mode, temperature, top_k = config.router_mode, config.router_temperature, config.router_top_k
-        if not model.training:
-            return noise_free_routes(logits_BLE, mode, temperature, top_k)
-        routes_BLE = select_routes(logits_BLE, mode, temperature, config.encoder_rows, top_k)
-        if config.exploration_epsilon > 0:
-            routes_BLE = explore(routes_BLE, config.exploration_epsilon)
-        return routes_BLE
+        routes_BLE, epsilon = self.selected(model, batch.task_ids_B), model.config.exploration_epsilon
+        return explore(routes_BLE, epsilon) if model.training and epsilon > 0 else routes_BLE
 
     def of_tasks(self, model, task_names, mode=None, temperature=None, noise=False):
-        config, logits_NLE = model.config, model.router_logits(model.task_rows(task_names))
-        mode, top_k = mode or config.router_mode, config.router_top_k
+        return self.selected(model, model.task_rows(task_names), mode, temperature, noise)
+
+    def selected(self, model, rows_N: Tensor, mode=None, temperature=None, noise=None) -> Tensor:
+        """Returns the routes (N, L, E) of rows of task vectors. None: as configured; noise in training."""
+        config, noise = model.config, model.training if noise is None else noise
         temperature = config.router_temperature if temperature is None else temperature
-        if noise:
-            return select_routes(logits_NLE, mode, temperature, config.encoder_rows, top_k)
-        return noise_free_routes(logits_NLE, mode, temperature, top_k)
+        selection = mode or config.router_mode, temperature, config.encoder_rows, config.router_top_k
+        return select_routes(model.router_logits(rows_N), *selection, noise)
 
     def expected(self, model, task_names, temperature):
         """Returns about the expectation for sampled modes: the routes without noise."""
@@ -120,16 +116,6 @@ class ByInputs(nn.Module, RouteSource, ROUTE_SOURCES["inputs"]):
         return self.logits(batch.pooled(model)).unflatten(-1, self.size).softmax(dim=-1)
 
 
-class OfFunction(RouteSource):
-    """The source of a function (model, task_ids_B) -> routes."""
-
-    def __init__(self, function):
-        self.function = function
-
-    def routes(self, model, batch):
-        return self.function(model, batch.task_ids_B)
-
-
 ROUTE_SOURCES |= {"learned": Learned, "average": Average, "random": Random, "fixed": Fixed}
 ROUTE_SOURCES["inputs"] = ByInputs
 
@@ -143,9 +129,11 @@ def average(model, examples_B: Tensor) -> Tensor:
 def source_of(name: str, config=None) -> RouteSource:
     """Returns a new source. config: of the model, for a source with parameters."""
     entry = ROUTE_SOURCES[name]
-    if not isinstance(entry, type):
-        return OfFunction(entry)
-    return entry(config) if issubclass(entry, nn.Module) else entry()
+    if isinstance(entry, type):
+        return entry(config) if issubclass(entry, nn.Module) else entry()
+    source = RouteSource()
+    source.routes = lambda model, batch: entry(model, batch.task_ids_B)
+    return source
 
 
 def checked(config, routes, B: int) -> Tensor:

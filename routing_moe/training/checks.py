@@ -118,9 +118,8 @@ def contradictions(settings: TrainSettings) -> list[str]:
     for name in ("router_nn_type", "router_hidden_dim", "router_mode") if source == "inputs" else ():
         if (value := getattr(settings, name)) not in (None, "softmax"):
             problems.append(f"--{name} is {value}, but --route_source inputs is a linear map and a softmax")
-    selecting = settings.selecting_flags + (["route_source"] if source else [])
-    if len(selecting) > 1:
-        sources = " and ".join(f"--{flag}" for flag in selecting)
+    if len(settings.selecting_flags) > 1:
+        sources = " and ".join(f"--{flag}" for flag in settings.selecting_flags)
         problems.append(f"{sources} each set the source of routes; give one of them")
     if settings.minimum_tau > settings.initial_tau:
         problems.append(

@@ -325,8 +325,8 @@ def described_routes(model, settings: TrainSettings) -> str:
         return "none" if config.has_lora else "none; one expert is a plain model"
     # A table router has no parameters but the task vectors.
     router = model.task_vectors if config.has_table else model.router
-    is_frozen = router is not None and not any(p.requires_grad for p in router.parameters())
-    learned = "frozen" if is_frozen else "learned"
+    is_trained = router is None or any(p.requires_grad for p in router.parameters())
+    learned = "learned" if is_trained else "frozen"
     drawn = "random for each task, drawn once"
     source = {
         "learned": f"{learned} ({config.router_nn_type}), {config.router_mode}",

@@ -16,7 +16,7 @@ from dataloader.errors import InputError, did_you_mean, in_short, problem_contex
 from dataloader.gym import Example, Gym, tasks_named
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import SECTIONS
-from routing_moe.checkpoints.find import SavedMixture, SavedPlain, find_model
+from routing_moe.checkpoints.find import SavedMixture, SavedPlain, checksums, find_model
 from routing_moe.config.choices import POOLINGS, PRECISIONS
 from routing_moe.config.console import reporting_errors
 from routing_moe.config.flags import (
@@ -238,7 +238,7 @@ class ModelReadingSettings(VectorSettings, PluginFlags):
             return find_model(self.model, name_flag="model")
 
     def model_files(self) -> dict[str, str]:
-        return self.found_model().checksums()
+        return checksums(self.found_model())
 
 
 @dataclass(frozen=True, kw_only=True)
