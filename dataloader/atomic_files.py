@@ -37,7 +37,7 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
     partial = Path(path).with_name(f".{secrets.token_hex(8)}.partial")
     try:
         with partial.open("xb") as file:
-            _lock(file)
+            lock_file(file)
             file.write(content)
             file.flush()
             flush(partial)
@@ -52,11 +52,11 @@ def remove_partial_files(folder: str | Path) -> None:
     """Removes the files below a folder that killed processes were writing."""
     for partial in Path(folder).rglob(PARTIAL):
         with suppress(OSError), partial.open("rb") as file:
-            _lock(file)
+            lock_file(file)
             partial.unlink()
 
 
-def _lock(file) -> None:
+def lock_file(file) -> None:
     """Locks an open file until it is closed. Raises BlockingIOError if another process has locked it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -71,12 +71,13 @@ def unfinished_folder(path: str | Path) -> Iterator[Path]:
 
     It has a random name and is removed at the end, unless it holds a PREVIOUS folder.
     """
-    folder, lock = _locked_folder(_named(path))
-    try:
-        yield folder
-    finally:
-        _remove(folder)
-        lock.release()
+    path = _named(path)
+    folder = Path(tempfile.mkdtemp(".partial", f".{path.name}.", path.parent))
+    with FileLock(folder / UNFINISHED_LOCK):
+        try:
+            yield folder
+        finally:
+            _remove(folder)
 
 
 def final_path(path: str | Path) -> str:
@@ -85,17 +86,6 @@ def final_path(path: str | Path) -> str:
     while found:  # the innermost one first
         path, found = re.subn(r"^(.*/)\.([^/]+)\.\w{8}\.partial/[^/]+", r"\1\2", path)
     return path
-
-
-def _locked_folder(path: Path) -> tuple[Path, FileLock]:
-    while True:
-        folder = Path(tempfile.mkdtemp(".partial", f".{path.name}.", path.parent))
-        lock = FileLock(folder / UNFINISHED_LOCK)
-        with suppress(FileNotFoundError):
-            lock.acquire()
-            if (folder / UNFINISHED_LOCK).exists():
-                return folder, lock
-            lock.release()  # another process took the folder for one that a kill had left
 
 
 def unfinished_folders(path: str | Path) -> list[Path]:

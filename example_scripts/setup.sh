@@ -6,6 +6,7 @@
 #   PROCESSES   variable: processes of each training, one per GPU (1)
 #   PYTHON      variable: the interpreter, if there is no .venv (python3)
 #   JOBS        variable of scripts of many runs: runs at the same time (1)
+#   RAY_ADDRESS variable of scripts of many runs: a Ray cluster that runs them (docs/hardware.md)
 # Flags of SMALL_... come after the published ones and before yours; the last one wins.
 
 set -euo pipefail
@@ -94,7 +95,8 @@ unseen() { # RUN FLAGS ...: its scores on unseen tasks
 
 in_parallel() { # JOBS at a time. A run that fails does not stop the others
     [[ $OUT != *[[:space:]]* ]] || fail "OUTPUT_DIR: '$OUT' has a space, which flags of variants cannot have"
-    (unset TASKVECS PROCESSES && routing-moe parallel --jobs "${JOBS:-1}" $DRY_RUN) || FAILED=$?
+    local cluster=(${RAY_ADDRESS:+--ray "$RAY_ADDRESS"})
+    (unset TASKVECS PROCESSES && routing-moe parallel --jobs "${JOBS:-1}" "${cluster[@]}" $DRY_RUN) || FAILED=$?
     [ "$FAILED" -le 1 ] || exit "$FAILED"
 }
 

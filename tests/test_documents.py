@@ -23,6 +23,7 @@ PROGRAMS = ("python", "bash", "accelerate", entry.NAME)
 NOT_OURS = {
     *("--num_processes", "--durations"),
     *("--array", "--gpus", "--gres", "--time", "--signal", "--wrap"),  # of sbatch
+    *("--requeue", "--mem", "--ntasks", "--head", "--port", "--address"),  # of sbatch, srun, ray
     "--model_args",  # of lm_eval
     *("--verbose", "--train_file", "--dev_file", "--test_file"),
     *("--warmup_proportion", "--predict_checkpoint", "--memory_efficient"),

@@ -27,7 +27,7 @@ from tiny_runs import write_bart
 from dataloader.atomic_files import folder_lock
 from routing_moe.finetuning import trial
 from routing_moe.finetuning.trial import TrialRunner
-from routing_moe.io import processes
+from routing_moe.io import executor
 from routing_moe.optim.step import Stepper
 
 
@@ -46,7 +46,7 @@ def wait_until(condition, seconds: float = 60) -> None:
 @pytest.fixture
 def forked_workers(monkeypatch):
     """Workers are forks, which do not import torch again."""
-    monkeypatch.setattr(processes, "SPAWNING", FORK)
+    monkeypatch.setattr(executor, "SPAWNING", FORK)
 
 
 # ---- killed

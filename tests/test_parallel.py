@@ -125,6 +125,19 @@ def test_a_dry_run_prints_the_commands_of_missing_results_alone(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lines", "there"]
 
 
+@pytest.mark.parametrize("missing", ["package", "cluster"])
+def test_without_ray_or_its_cluster_there_is_one_error(tmp_path, missing):
+    error = "--ray 127.0.0.1:1: no cluster answers there ("
+    if missing == "package":
+        (tmp_path / "ray.py").write_text("raise ModuleNotFoundError")
+        error = "--ray 127.0.0.1:1 needs Ray: pip install 'routing-moe[ray]'"
+    else:
+        pytest.importorskip("ray")
+    code, output, errors = ended(started(tmp_path, {"x": "touch x"}, "--ray", "127.0.0.1:1"))
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert error in errors
+
+
 def test_wrong_lines_are_named_before_anything_runs(tmp_path):
     lines = "a\ttouch a\nno tab\n./a\ttrue\nb\t \n"
     code, _, errors = ended(started(tmp_path, lines))

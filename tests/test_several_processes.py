@@ -21,7 +21,6 @@ from routing_moe.evaluation.scored_files import Decoding, Pool
 from routing_moe.evaluation.scoring import answer
 from routing_moe.io import executor
 from routing_moe.io.accelerator import make_accelerator
-from routing_moe.io.processes import run_in_processes
 
 # ---- collectives
 
@@ -123,9 +122,11 @@ def test_workers_share_the_cores_unless_the_user_sets_threads(monkeypatch):
 
 def test_a_process_that_dies_loses_only_its_call_and_the_next_one_has_its_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    one = executor.environments(1)
+    monkeypatch.setattr(executor, "environments", lambda workers: one)
     gpu = "__import__('os').environ['CUDA_VISIBLE_DEVICES']"
     calls = {"dies": ("__import__('os')._exit(3)",), "raises": ("1 / 0",)} | dict.fromkeys("abc", (gpu,))
-    found = dict(run_in_processes(eval, calls, executor.environments(1)))
+    found = dict(executor.run_calls(eval, calls, workers=2))
     assert "its process died (exit code 3)" in str(found["dies"])
     assert "ZeroDivisionError" in found["raises"].__notes__[0]
     assert [found[key] for key in "abc"] == ["4,7"] * 3

@@ -96,14 +96,6 @@ def test_the_folder_of_a_grid_is_not_trained_into(fresh, capsys):
     assert f"--output_dir {fresh.out}" in output
 
 
-def test_a_broken_outcome_is_an_error(fresh, capsys):
-    quick = dict(task_dir=fresh.gym / "plural", samples="first", total_steps=2, do_predict=None)
-    assert finetune(fresh.gym, fresh.bart, fresh.out, **quick) == 0
-    damage = written("out/configurations/plural_12_100_lr0.03_bsz6.json", "{")
-    message = "plural_12_100_lr0.03_bsz6.json is not valid JSON"
-    check(fresh, capsys, "finetune", quick | dict(max_output_length=8), message, damage)
-
-
 def test_a_launcher_of_several_processes_is_an_error(fresh, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     lines = complaint(fresh, capsys, "finetune")

@@ -22,7 +22,8 @@ from dataloader.progress import ProgressBar
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.parallel import ParallelSettings
-from routing_moe.io.shell_jobs import Job, run_jobs
+from routing_moe.io.executor import environments, run_in_slots
+from routing_moe.io.shell_jobs import Command, Job
 
 LINE = "a line is RESULT<TAB>COMMAND: the file that a command writes, a tab, the command"
 STOPPING = b"\nwaiting until running commands have saved their state; the next signal stops them at once\n"
@@ -43,7 +44,7 @@ def run(settings: ParallelSettings) -> int:
         print("".join(f"{job.command}\n" for job in missing), end="")
     elif not missing:
         say(f"nothing to do: {'all results are there' if jobs else 'standard input has no lines'}")
-    elif failed := run_missing(missing, len(jobs), settings.jobs):
+    elif failed := run_missing(missing, len(jobs), slots_of(settings, len(missing))):
         say(f"{counted(failed, 'command')} failed; the same call tries again")
         return 1
     return 0
@@ -71,12 +72,25 @@ def read_jobs() -> list[Job]:
     return jobs
 
 
-def run_missing(missing: list[Job], total: int, at_once: int) -> int:
+def slots_of(settings: ParallelSettings, n: int) -> list:
+    """Returns the slots of n jobs, on this machine or on a Ray cluster. Raises InputError."""
+    n = min(n, settings.jobs)
+    if not settings.ray:
+        return [Command(variables, say) for variables in environments(n)]
+    try:
+        from routing_moe.io.ray_jobs import RemoteCommand, resources_on_ray
+    except ModuleNotFoundError:
+        raise InputError(f"--ray {settings.ray} needs Ray: pip install 'routing-moe[ray]'") from None
+    resources = resources_on_ray(settings.ray, settings.cpus_per_job, settings.gpus_per_job)
+    return [RemoteCommand(resources, say) for _ in range(n)]
+
+
+def run_missing(missing: list[Job], total: int, slots: list) -> int:
     """Runs the jobs and reports how each ends; returns how many failed."""
     failed = 0
     stop_on_signals()
     with ProgressBar(total=total, initial=total - len(missing), unit="run", leave=True) as bar:
-        for job, error, seconds in run_jobs(missing, at_once, say):
+        for job, (error, seconds) in run_in_slots(missing, slots, Job.may_run_beside):
             bar.update()
             if error:
                 failed += 1

@@ -1,20 +1,17 @@
-"""Shell commands that each write a result file, several at a time, with a log beside the run folder."""
+"""Shell commands that each write a result file, with a log beside the run folder."""
 
-import fcntl
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from routing_moe.io.executor import environments
+from dataloader.atomic_files import lock_file
 
 LAST_LINES, LAST_BYTES = 5, 4000  # shown of a log
 HEADING = "---- {}\n"  # before the output of each command in a log, which results of a run folder share
-PAUSE = 0.1  # seconds between two looks at the running commands
 
 
 @dataclass(frozen=True)
@@ -39,71 +36,54 @@ class Job:
             own = file.read().decode(errors="replace").rpartition(HEADING.format(self.result))[2]
         return own.splitlines()[-LAST_LINES:]
 
-    def start(self, environment: dict[str, str]) -> subprocess.Popen | None:
-        """Starts the command; returns None if the log is that of a running one, also of a killed caller."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+    def may_run_beside(self, running: Iterable["Job"]) -> bool:
+        return self.log not in {job.log for job in running}
+
+
+class Command:
+    """A slot of jobs: a command that runs with these variables in addition to those of this process."""
+
+    def __init__(self, variables: Mapping[str, str], say: Callable = lambda line: None):
+        self.variables, self.say = variables, say
+        self.job = self.process = None
+
+    def start(self, job: Job) -> None:
+        """Starts the command, unless the log is that of a running one, also of a killed caller."""
+        self.job, self.process, self.began = job, None, time.monotonic()
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        with job.log.open("ab") as log:
             try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)  # until the command has closed it, too
+                lock_file(log)  # until the command has closed it, too
             except BlockingIOError:
-                return None
-            log.write(os.fsencode(HEADING.format(self.result)))
+                return
+            log.write(os.fsencode(HEADING.format(job.result)))
             log.flush()
-            return subprocess.Popen(
-                ["bash", "-c", self.command],
+            self.process = subprocess.Popen(
+                ["bash", "-c", job.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | environment,
+                env=os.environ | self.variables,
                 start_new_session=True,
             )
+        self.say(f"started: {job.result}")
 
-    def error(self, code: int) -> str:
-        """Returns why the command failed, or "". The result of a failed one becomes incomplete-NAME."""
-        if code and self.result.is_file():  # that of an earlier state, or of what did not fail
-            self.result.rename(self.result.with_name(f"incomplete-{self.result.name}"))
-        if self.result.is_file():
-            return ""
-        return f"exit code {code}" if code else "no error, but its command did not write this file"
+    def is_done(self) -> bool:
+        return not self.process or self.process.poll() is not None
 
+    def outcome(self) -> tuple[str, float]:
+        """Returns why the command failed, or "", and its seconds. The result of a failed one is renamed."""
+        result, seconds = self.job.result, time.monotonic() - self.began
+        if not self.process:
+            return f"another command is writing {self.job.log}", seconds
+        code = self.process.returncode
+        if code and result.is_file():  # that of an earlier state, or of what did not fail
+            result.rename(result.with_name(f"incomplete-{result.name}"))
+        if result.is_file():
+            return "", seconds
+        return f"exit code {code}" if code else "no error, but its command did not write this file", seconds
 
-def first_without(jobs: Sequence[Job], logs: Set[Path]) -> Job | None:
-    """Returns the first job whose log is none of these, which are being written."""
-    return next((job for job in jobs if job.log not in logs), None)
-
-
-def run_jobs(
-    jobs: Sequence[Job], at_once: int, say: Callable[[str], None]
-) -> Iterator[tuple[Job, str, float]]:
-    """Yields (job, error or "", seconds) as the jobs end. They share the GPUs and cores.
-
-    If the generator is interrupted (KeyboardInterrupt) or closed, it passes Ctrl-C on to the running
-    commands, and waits until they have ended. say: reports what starts.
-    """
-    waiting, running, free = list(jobs), {}, environments(min(at_once, len(jobs)))
-    try:
-        while waiting or running:
-            while free and (job := first_without(waiting, {job.log for job in running})):
-                waiting.remove(job)
-                environment = free.pop(0)
-                if process := job.start(environment):
-                    running[job] = process, environment, time.monotonic()
-                    say(f"started: {job.result}")
-                else:
-                    free.append(environment)
-                    yield job, f"another command is writing {job.log}", 0.0
-            for job, (process, environment, began) in list(running.items()):
-                if process.poll() is not None:
-                    del running[job]
-                    free.append(environment)
-                    yield job, job.error(process.returncode), time.monotonic() - began
-            time.sleep(PAUSE)
-    finally:
-        while running:
-            with suppress(KeyboardInterrupt):  # a further one interrupts the commands again
-                for process, _, _ in running.values():
-                    if process.poll() is None:
-                        os.killpg(process.pid, signal.SIGINT)
-                for job, (process, _, _) in list(running.items()):
-                    job.error(process.wait())
-                    del running[job]
+    def interrupt(self) -> None:
+        """Passes Ctrl-C on to all processes of the command."""
+        if not self.is_done():
+            os.killpg(self.process.pid, signal.SIGINT)
