@@ -8,6 +8,7 @@ labels.py         labels of tasks from a CSV file              templates.py    p
 task_sampling.py  share of each task in training               errors.py       InputError
 jsonfile.py       JSON with clear errors                       progress.py     bars and lines of progress
 atomic_files.py   atomic writes, locks of folders              checksums.py    SHA-256 of files
+executor.py       calls in worker processes
 building/         builds CrossFit's gym and a user's tasks     recipes/        its 160 tasks and their prompts
 """
 

@@ -20,7 +20,7 @@ from forks import FORK
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import return_and_correct_aliasing
 
-from routing_moe.io.executor import outcome_of
+from dataloader.executor import outcome_of
 
 NAME = "emulated"
 DEVICE = f"{NAME}:0"

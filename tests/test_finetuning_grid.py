@@ -24,10 +24,10 @@ from tiny_grids import (
 )
 from tiny_runs import write_bart
 
+from dataloader import executor
 from dataloader.atomic_files import folder_lock
 from routing_moe.finetuning import trial
 from routing_moe.finetuning.trial import TrialRunner
-from routing_moe.io import executor
 from routing_moe.optim.step import Stepper
 
 

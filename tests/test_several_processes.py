@@ -14,12 +14,12 @@ from tiny_files import Words, file_of
 from tiny_runs import ROOT
 from tiny_steps import OneOfSeveral, parameters
 
+from dataloader import executor
 from routing_moe.evaluation import batches, scoring
 from routing_moe.evaluation.batches import answering_cost, draws_of, own_share
 from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, Pool
 from routing_moe.evaluation.scoring import answer
-from routing_moe.io import executor
 from routing_moe.io.accelerator import make_accelerator
 
 # ---- collectives

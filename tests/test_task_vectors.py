@@ -187,7 +187,7 @@ def test_a_job_that_is_killed_three_times_gives_the_same_files_as_an_uninterrupt
 
 
 def test_workers_give_the_same_bits(made, world, monkeypatch):
-    monkeypatch.setattr("routing_moe.io.executor.SPAWNING", FORK)  # which does not import torch again
+    monkeypatch.setattr("dataloader.executor.SPAWNING", FORK)  # which does not import torch again
     assert same_vectors(again(world, "gradient", "by_workers", num_workers=2), made["gradient"])
 
 

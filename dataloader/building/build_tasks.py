@@ -1,12 +1,8 @@
 """Builds several tasks in parallel processes."""
 
-import multiprocessing
-import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +11,7 @@ from dataloader.building.recipe import Recipe
 from dataloader.building.report import Line, line_of, unavailable
 from dataloader.building.task_folder import NotBuilt, build_task, missing_samples
 from dataloader.errors import in_brief
+from dataloader.executor import run_calls
 from dataloader.progress import ProgressBar
 
 
@@ -38,14 +35,17 @@ def build_tasks(
     """
     # Tasks that are there already are verified again, after the others are built.
     recipes = sorted(recipes, key=lambda recipe: not missing_samples(recipe, build.gym, build.samples))
-    workers = min(workers, len(recipes))
-    if workers > 1:
-        lines = build_in_processes(recipes, build, load, workers)
-    else:
-        lines = (build_line(recipe, build) for recipe in recipes)
-    for line in ProgressBar(lines, total=len(recipes), unit="task"):
-        ProgressBar.write(f"{line.task}: {line.outcome}", file=sys.stderr)
-        yield line
+    calls = {recipe: (recipe.task, build, load) for recipe in recipes}
+    bar = ProgressBar(total=len(recipes), unit="task")
+    with bar, closing(run_calls(build_named, calls, workers)) as outcomes:
+        for recipe, outcome in outcomes:
+            line = outcome
+            if isinstance(outcome, Exception):
+                reason = f"{in_brief(outcome)}; call again (if memory was short, with fewer --num_workers)"
+                line = unavailable(recipe, reason)
+            bar.update()
+            ProgressBar.write(f"{line.task}: {line.outcome}", file=sys.stderr)
+            yield line
 
 
 def build_line(recipe: Recipe, build: Build) -> Line:
@@ -57,38 +57,6 @@ def build_line(recipe: Recipe, build: Build) -> Line:
         return unavailable(recipe, str(error))
     except Exception as error:  # of one source must not stop the other tasks
         return unavailable(recipe, f"unexpected error, {type(error).__name__}: {in_brief(error)}")
-
-
-def build_in_processes(
-    recipes: Sequence[Recipe], build: Build, load: Callable, workers: int
-) -> Iterator[Line]:
-    """Yields the lines of the report; when it is interrupted, the processes end at once."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with_parent)
-    lines = {pool.submit(build_named, recipe.task, build, load): recipe for recipe in recipes}
-    try:
-        for line in as_completed(lines):
-            try:
-                yield line.result()
-            except BrokenProcessPool:
-                reason = "a process was killed; call again (if memory was short, try fewer --num_workers)"
-                yield unavailable(lines[line], reason)
-    except BaseException:  # Ctrl-C
-        for process in multiprocessing.active_children():
-            process.terminate()  # a task that it is writing is built by the next call
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def end_with_parent() -> None:
-    """Ends this process when its parent has ended; one that is killed cannot end it."""
-    os.setpgrp()  # Ctrl-C in a terminal reaches the parent alone, which ends its processes
-
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def build_named(task: str, build: Build, load: Callable[[], Mapping[str, Recipe]]) -> Line:

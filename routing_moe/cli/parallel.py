@@ -18,11 +18,11 @@ from functools import partial
 from pathlib import Path
 
 from dataloader.errors import InputError, counted
+from dataloader.executor import environments, run_in_slots
 from dataloader.progress import ProgressBar
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import flag_problems
 from routing_moe.config.parallel import ParallelSettings
-from routing_moe.io.executor import environments, run_in_slots
 from routing_moe.io.shell_jobs import Command, Job
 
 LINE = "a line is RESULT<TAB>COMMAND: the file that a command writes, a tab, the command"

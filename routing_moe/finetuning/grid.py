@@ -22,6 +22,7 @@ import pandas as pd
 
 from dataloader.atomic_files import flush, write_text
 from dataloader.errors import InputError, problem_context
+from dataloader.executor import Outcomes, run_calls
 from dataloader.gym import PARTS, Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.options import find_options
@@ -29,7 +30,6 @@ from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain, checksums
 from routing_moe.config.finetune import Configuration, FinetuneSettings
 from routing_moe.config.measures import MEASURES, PERFORMANCE, goodness, words_of
-from routing_moe.io.executor import Outcomes, run_calls
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.results.few_shot import BEST, RESULT_FILES, SELECT_BY
 from routing_moe.results.markdown import mean_and_std

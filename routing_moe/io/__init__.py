@@ -1,4 +1,4 @@
-"""Files, processes and logs: atomic folders, run descriptions, one executor, accelerators, trackers.
+"""Files, processes and logs: atomic folders, run descriptions, shell commands, accelerators, trackers.
 
 May import: dataloader. Knows no flags and no model.
 """

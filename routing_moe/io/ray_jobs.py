@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import ray
 
 from dataloader.errors import InputError, in_brief
-from routing_moe.io.executor import GPUS, variables_for
+from dataloader.executor import GPUS, variables_for
 from routing_moe.io.shell_jobs import Command, Job
 
 TIMEOUT = 10  # seconds in which a cluster must answer; Ray itself tries for minutes

@@ -17,12 +17,12 @@ import numpy as np
 
 from dataloader.atomic_files import folder_lock, write_text
 from dataloader.errors import InputError, counted
+from dataloader.executor import run_calls
 from dataloader.jsonfile import load_json_object
 from dataloader.progress import ProgressBar
 from routing_moe.config.flags import differences, existing_paths
 from routing_moe.config.plugins import load_plugin
 from routing_moe.io.arrays import load_arrays
-from routing_moe.io.executor import run_calls
 from routing_moe.io.files import npz_bytes, unwritable
 from routing_moe.io.job_folder import JobFolder
 from routing_moe.io.memory import naming_memory_flags

@@ -1,7 +1,7 @@
 """Tasks side by side, each in a slot with its share of the GPUs and cores; calls of one function.
 
-Slots: `Worker`, a process for calls; `shell_jobs.Command`; `ray_jobs.RemoteCommand`. Workers are no pools of
-`concurrent.futures`, which break when a process dies, pass no Ctrl-C on, and outlive a killed parent.
+Slots: `Worker`, a process for calls; in routing_moe/io shell commands, also of a Ray cluster. Workers are no
+pools of `concurrent.futures`, which break when a process dies, pass no Ctrl-C on and outlive a killed parent.
 """
 
 import gc
