@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from transformers import BartConfig, BartForConditionalGeneration
 
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.model.modeling import generate_plain
 
 torch.set_num_threads(1)  # more threads do not speed up tiny tensors, and may change the last bits
 
@@ -169,20 +168,6 @@ def python_in_forks():
 
 def one_hot_routes(choices_BL, num_experts: int, dtype=torch.float64) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.as_tensor(choices_BL), num_experts).to(dtype)
-
-
-def assert_generates_as_plain_barts(model, batch, routes_BLE, beams: int, plain_of) -> None:
-    """Asserts that examples are answered as by the plain BARTs of their routes, `plain_of(model, route)`."""
-    inputs = dict(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-    limits = dict(num_beams=beams, max_length=9)
-    found = model.generate(**inputs, routes=routes_BLE, **limits)
-    # Together, with a cache: what `return_dict_in_generate` takes.
-    together = model.generate(**inputs, routes=routes_BLE, **limits, return_dict_in_generate=True).sequences
-    for i, route_LE in enumerate(routes_BLE):
-        own = {name: tensor[i : i + 1] for name, tensor in inputs.items()}
-        (expected,) = generate_plain(plain_of(model, route_LE), **own, **limits)
-        for sequences in (found, together):
-            assert sequences[i][: len(expected)].tolist() == expected.tolist()
 
 
 # ---- single steps (tiny_steps.py)

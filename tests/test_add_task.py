@@ -1,13 +1,11 @@
 """add-task: a task of a gym from a table or a data set on the hub, and its problems."""
 
-import csv
 import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from small_mirror import files_of, read_from_mirror, write_parquet
-from tiny_runs import run
 from tiny_tables import INPUT, examples, reviews, write_table
 
 from dataloader.building.downloads import CONVERTED
@@ -198,15 +196,6 @@ def test_nothing_that_exists_is_overwritten(add, capsys):
 
 
 # ---------------------------------------------------------------------------- use
-
-
-def test_a_mixture_is_trained_and_scored_on_added_tasks(add, world, empty_pictures):
-    assert add() == 0
-    assert add(name="years", output="{year}", metric="EM", section="test") == 0
-    flags = dict(custom_tasks_splits="gym/split.json", do_predict=True, total_steps=2, predict_max_examples=4)
-    assert run(Path("gym"), world.bart, Path("run"), **flags) == 0
-    with Path("run/best/eval-test-performance.csv").open() as file:
-        assert [(row["task_prefix"], row["metric"]) for row in csv.DictReader(file)] == [("reviews", "ACC")]
 
 
 # ---------------------------------------------------------------------------- the rows of each file

@@ -126,18 +126,3 @@ def test_a_route_can_be_given_for_any_mixture(grids, mixture_of, tune, tmp_path,
     capsys.readouterr()
     tune("given_file", "learned", code=2, samples="first", task_routes=path)
     assert "its grid started from other files" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ({TASK: [0, 1, 0]}, "vectors of 3 dimensions, but those of"),
-        ({"colour": [0, 1]}, "has no vector for naming, only for colour"),
-        ({SAMPLES[0]: [0, 1]}, f"but not of {SAMPLES[1]}"),
-    ],
-)
-def test_wrong_vectors_are_an_error(rows, message, tune, tmp_path, capsys):
-    vectors = write_vectors(tmp_path / "wrong", rows)
-    folder = tune("given_wrong_vectors", "clusters", code=2, taskvecs=vectors)
-    assert message in capsys.readouterr().err
-    assert not folder.exists()

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -14,7 +13,7 @@ from routing_moe.config.finetune import Configuration
 from routing_moe.finetuning.starting_model import StartingModels
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.model.mixtures import load_mixture
-from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
+from routing_moe.model.task_vectors import load_task_vectors
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 
@@ -158,37 +157,6 @@ def test_task_random_routes_are_drawn_for_each_task_and_kept_from_a_run_that_has
 
 
 # ---- which vector
-
-
-def neighbours(folder: Path, nearest: str) -> Path:
-    """Writes text vectors in which `naming` is nearest to one of the tasks."""
-    folder.mkdir()
-    tasks = [TASK, "colour", "count", "opposite"]
-    save_task_vectors(folder, tasks, np.array([[task in (TASK, nearest), 1.0] for task in tasks]))
-    return folder
-
-
-def test_an_unseen_task_gets_the_vector_of_its_nearest_neighbour(grids, mixture_of, tmp_path):
-    flags = dict(
-        moe_init=True, init_dir=mixture_of("one-hot"), text_vectors=neighbours(tmp_path / "x", "count")
-    )
-    start = StartingModels(grids.settings("nearest", **flags), torch.device("cpu"))
-    _, words, seen = start.model_for(SAMPLES[0], None)
-    assert words == "vector of count (nearest by text, cosine 1.00); plain model"
-    assert seen == "unknown"  # the folder does not say what it has seen
-    names, _ = load_task_vectors(mixture_of("one-hot") / "best")
-    choice = start._choices[SAMPLES[0]]
-    assert choice.row == names.index("count")
-    assert (choice.source, choice.neighbour) == ("nearest", "count")
-
-
-def test_a_given_vector_replaces_all_others(start_of, tmp_path):
-    vector_D = np.random.default_rng(0).normal(size=8).astype(np.float32)
-    save_task_vectors(tmp_path, ["elsewhere", TASK], np.stack([-vector_D, vector_D]))
-    model, words, mixture = start_of("soft", taskvecs=tmp_path)
-    assert words == "given vector; fixed"
-    mixture.task_vectors.weight.data[0] = torch.from_numpy(vector_D)
-    assert torch.equal(model.routes_for([TASK])[0], mixture.routes_for(mixture.config.task_names[:1])[0])
 
 
 def test_a_vector_is_learned_from_each_sample_and_does_not_affect_the_next(grids, mixture_of):

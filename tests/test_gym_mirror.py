@@ -14,14 +14,11 @@ import zipfile
 from collections import Counter
 from pathlib import Path
 
-import pyarrow
 import pytest
-from pyarrow import parquet
-from small_mirror import files_of
 
 from dataloader.building.downloads import Mirror, Unavailable, path_of
 from dataloader.building.raw_file import RawFile
-from dataloader.building.recipe import Hub, Raw
+from dataloader.building.recipe import Raw
 from dataloader.building.report import published_sums
 from dataloader.building.task_folder import content_of
 from dataloader.recipes import PUBLISHED
@@ -34,7 +31,6 @@ LARGE += ("superglue-multirc", "tab_fact", "tweet_eval-emoji", "tweet_eval-hate"
 BUILT = [task for task in PUBLISHED if task not in LARGE]
 SAMPLE = "100"  # of five: their draws differ only in the seed
 # Data sets of various types of columns.
-AS_PARQUET = ("climate_fever", "dream", "openbookqa", "tweet_eval-irony")
 TEST_ONLY = "test file verified, few-shot rows not in the mirror"
 
 
@@ -128,31 +124,6 @@ def test_test_rows_whose_few_shot_rows_are_not_there_have_the_published_sums(mir
         _, test = recipe.pool_and_test([], [recipe.example(row) for row in rows])
         actual = hashlib.md5(content_of(recipe, test), usedforsecurity=False).hexdigest()
         assert published_sums()[f"{task}_{recipe.k}_100_test.tsv"] == actual, task
-
-
-@pytest.mark.slow
-def test_the_same_rows_as_parquet_files_of_the_hub_give_the_same_files(gym, mirror, tmp_path):
-    for task in AS_PARQUET:
-        write_as_parquet(task, Mirror(mirror, accept_changed=True), tmp_path / "hub")
-    built = tmp_path / "gym"
-    paths = ["--output_dir", str(built), "--mirror", str(tmp_path / "hub")]
-    assert main([*paths, "--num_workers", "1", "--samples", SAMPLE, "--tasks", *AS_PARQUET]) == 0
-    raw, from_hub = files_of(gym), files_of(built)
-    names = [name for name in from_hub if name.endswith(".tsv")]
-    assert len(names) == 3 * len(AS_PARQUET)
-    assert {name: from_hub[name] for name in names} == {name: raw[name] for name in names}
-
-
-def write_as_parquet(task: str, files: Mirror, folder: Path) -> None:
-    """Writes the rows of a task's raw files where a mirror has the hub's converted files."""
-    recipe = PUBLISHED[task]
-    raw = next(source for source in recipe.sources if isinstance(source, Raw))
-    hub = next(source for source in recipe.sources if isinstance(source, Hub))
-    top = folder / f"huggingface.co/datasets/{hub.repository}/resolve/refs/convert/parquet"
-    for split in recipe.splits:
-        path = top / (hub.config or "default") / split / "0000.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(pyarrow.Table.from_pylist(rows_of(raw, split, files)), path)
 
 
 def rows_of(source: Raw, split: str, files: Mirror) -> list[dict]:

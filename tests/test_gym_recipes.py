@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from dataloader import METRICS, PUBLISHED_SPLITS, load_split
-from dataloader.building.downloads import checksums
 from dataloader.building.recipe import Hub, Raw, draw_sample
 from dataloader.building.report import published_sums
 from dataloader.recipes import PUBLISHED, RECIPES
@@ -114,15 +113,3 @@ def test_data_that_may_not_be_passed_on_has_no_source_on_github():
         for source in recipe.sources:
             urls = [source.urls(split) for split in recipe.splits] if isinstance(source, Raw) else []
             assert not [url for of_split in urls for url in of_split if "github" in url]
-
-
-def test_checksums_are_of_files_that_recipes_read():
-    read = {
-        url.partition("!")[0]
-        for recipe in PUBLISHED.values()
-        for source in recipe.sources
-        if isinstance(source, Raw)
-        for urls in (source.every, *source.splits.values())
-        for url in urls
-    }
-    assert checksums().keys() <= read

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import assert_generates_as_plain_barts, one_hot_routes, tiny_bart_config
+from conftest import one_hot_routes, tiny_bart_config
 from tiny_backbones import MIXINGS, make_differ
 from tiny_steps import parameters
 from transformers import BartForConditionalGeneration
@@ -120,25 +120,6 @@ def test_sparse_and_dense_plans_give_equal_gradients(make_lora, batch, kind, mix
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], rtol=0, atol=1e-11)
-
-
-@pytest.mark.parametrize(
-    ("kind", "beams", "mixing"),
-    [("soft", 3, "products"), ("one_hot", 1, "factors"), ("soft", 1, "splits"), ("one_hot", 3, "splits")],
-)
-def test_generation_along_mixed_routes_is_that_of_their_plain_barts(make_lora, batch, kind, beams, mixing):
-    model = make_lora(**MIXINGS[mixing])
-    assert_generates_as_plain_barts(model, batch, routes_of(kind, mixing=mixing), beams, slow_bart)
-
-
-def test_new_experts_leave_the_bart_as_it_is(make_model, batch):
-    model = make_model(4, **LORA)
-    bart = BartForConditionalGeneration(tiny_bart_config()).double().eval()
-    bart.load_state_dict(state_of_bart(model))
-    routes_BLE = routes_of("soft", 4)
-    assert torch.equal(model(**batch, routes=routes_BLE).logits, bart(**batch).logits)
-    factors = [linear.lora_A for layer in model.routed_layers() for linear in layer.linear_maps.values()]
-    assert all((A[0] != A[1]).all() for A in factors)  # so that experts can become different
 
 
 def test_a_single_expert_is_a_bart_with_one_update(make_lora, batch):

@@ -10,7 +10,6 @@ from tiny_grids import QUICK, grid_flags
 from tiny_runs import METRICS, World, assert_equal, fail_in_step, run, weights
 
 import dataloader
-from dataloader import Gym
 from dataloader.errors import InputError
 from routing_moe import Routed, RouteSource, RoutingBartForConditionalGeneration
 from routing_moe.analysis.ablation import routes_without
@@ -19,8 +18,6 @@ from routing_moe.config import choices
 from routing_moe.config.measures import MEASURES
 from routing_moe.config.plugins import REGISTRIES, load_plugin
 from routing_moe.config.train import train_settings
-from routing_moe.evaluation.predictions import baseline_scores
-from routing_moe.evaluation.scored_files import TaskFile
 from routing_moe.finetuning.trial import TrialRunner
 from routing_moe.io.logs import early_notes
 from routing_moe.results.overview import cost_markdown, costs_of_runs, means_of_variants
@@ -258,14 +255,6 @@ def test_a_score_that_is_not_a_number_ends_a_command_that_names_the_task(mine, t
     flags = dict(task_dir=mine.gym / "opposite", learning_rate_list=[0.01], num_beams=None)
     assert finetune.main(grid_flags(mine.gym, mine.bart, tmp_path / "grid", **QUICK | flags)) == 2
     assert capsys.readouterr().err.endswith(error)
-
-
-def test_a_baseline_that_is_not_a_number_is_named(mine, monkeypatch):
-    monkeypatch.setitem(dataloader.METRIC_FUNCTIONS, "EM", lambda *_: float("nan"))
-    examples = Gym(mine.gym).examples("opposite", "dev", "13")
-    file = TaskFile("opposite", "opposite_12_13", "dev", "EM", examples, None)
-    with pytest.raises(InputError, match="task opposite: the metric EM returned nan"):
-        baseline_scores([file], Gym(mine.gym))
 
 
 @pytest.mark.parametrize(

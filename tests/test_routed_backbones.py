@@ -45,6 +45,8 @@ def test_untrained_experts_leave_the_plain_model_as_it_is(family):
         found = model(**batch, task_ids=model.task_ids(["a", "b", "b", "a"])).logits
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
         assert torch.equal(model.to_plain(model.routes_for(["a"])[0])(**batch).logits, expected)
+    factors = [parameter for name, parameter in model.named_parameters() if name.endswith("lora_A")]
+    assert all((A[0] != A[1]).all() for A in factors)  # so that experts can become different
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained
     assert not any(map(is_of_base, trained))

@@ -9,7 +9,7 @@ import torch
 from forks import assert_two_equal_one
 from test_task_routes import FIXED
 from tiny_grids import NO_ROUTER
-from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, run, typed, weights
+from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, typed, weights
 from tiny_steps import parameters
 from transformers import BartForConditionalGeneration
 
@@ -155,11 +155,3 @@ def test_low_rank_experts_on_such_a_base_are_saved_with_it(world, deltas):
     assert any(map(is_of_base, weights(folder / "best")))
     assert json.loads((folder / "best/config.json").read_text())["base_model"] is None
     assert_equal(base_of(folder / "best"), base_of(deltas / "best"))
-
-
-def test_a_mixture_of_complete_layers_is_no_base(world, finished, capsys):
-    assert run(world.gym, world.bart, world / "refused", vanilla_checkpoint=finished) == 2
-    error = (
-        f"--vanilla_checkpoint {finished}/best is a mixture of 2 experts; give a plain model, a run with one"
-    )
-    assert error in capsys.readouterr().err

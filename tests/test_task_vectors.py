@@ -259,18 +259,6 @@ def test_a_row_equals_the_vector_of_a_command_for_that_sample(method, each, worl
     assert meta(each[method])["tasks"] == 1
 
 
-def test_the_first_sample_is_the_first_in_the_order_of_the_gym(world, tmp_path):
-    gym = write_gym(tmp_path / "gym")
-    for path in list((gym / "count").iterdir()):
-        path.rename(path.with_name(path.name.replace("_13_", "_1_").replace("_100_", "_10_")))
-    path = gym / "count/count_12_10_train.tsv"  # "_10_" sorts before "_1_t"
-    path.write_text(path.read_text().replace("and", "times"))
-    first = vectors(again(world, "text", "first_of_1", gym=gym, tasks=["count"]))["count"]
-    found = vectors(again(world, "text", "each_of_1", gym=gym, tasks=["count"], samples="each"))
-    assert np.array_equal(found["count"], first)
-    assert not np.array_equal(found["count_12_1"], first)
-
-
 def test_a_vector_states_its_data(world):
     for method, changed, seen in (
         ("random", dict(model=None), "nothing"),

@@ -165,14 +165,6 @@ def test_prediction_inherits_text_and_decoding_settings_unless_given(world, fini
     assert settings["num_beams"] == 2
 
 
-def test_the_log_of_a_prediction_has_the_step_in_full(world, finished):
-    folder = world.copy(finished, "late")
-    progress = json.loads((folder / "best/checkpoint.json").read_text())
-    (folder / "best/checkpoint.json").write_text(json.dumps(progress | {"step": 30000}))
-    predict(world, folder, prefix="late-")
-    assert "/best: step 30000, temperature " in (folder / "eval_log.txt").read_text()
-
-
 def test_unseen_tasks_are_scored_on_the_chosen_samples(world, finished):
     folder = world.copy(finished, "unseen")
     predict(world, folder, predict_split="test", predict_samples="13", prefix="mine-")
