@@ -80,23 +80,6 @@ def test_answers_are_those_of_transformers(finished, tmp_path, capsys):
     assert report["equal_answers"] == 8
 
 
-def test_products_have_the_precision_of_the_flag(capsys, monkeypatch):
-    products, linear = set(), torch.nn.functional.linear
-
-    def recorded(*inputs):
-        product = linear(*inputs)
-        products.add(product.dtype)
-        return product
-
-    monkeypatch.setattr(torch.nn.functional, "linear", recorded)
-    flags = ["--steps", "1", "--mixed_precision", "bf16"]
-    for script, tiny, variant in ((train_step, TRAIN, "straight_through"), (predict, PREDICT, "soft")):
-        products.clear()
-        script.main([*tiny, *flags, "--variants", variant])
-        assert parse_report(capsys.readouterr().out)["settings"]["mixed_precision"] == "bf16"
-        assert torch.bfloat16 in products
-
-
 # ---- variants
 
 

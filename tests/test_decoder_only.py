@@ -13,7 +13,6 @@ from tiny_vectors import run as compute_vectors
 from tiny_vectors import vectors
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, ByT5Tokenizer, DynamicCache, Qwen2Config
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from dataloader.encoding import TextFormat, encode, encode_options
 from dataloader.errors import InputError
@@ -23,7 +22,6 @@ from routing_moe.answering.queries import Query
 from routing_moe.cli.assemble import main as assemble
 from routing_moe.cli.average import main as average
 from routing_moe.cli.export import main as export
-from routing_moe.config.choices import DECODER_ONLY as KINDS
 from routing_moe.evaluation.option_ranking import losses_of, option_scores
 from routing_moe.evaluation.scored_files import batch_of, prompts_of
 from routing_moe.finetuning.starting_model import plain_of
@@ -362,15 +360,12 @@ def test_rows_of_a_route_are_named_by_layer(run_of):
 @pytest.mark.parametrize(
     ("family", "flags", "message"),
     [
-        ("qwen2", dict(num_experts=2), "only a BART has complete layers as experts"),
         ("qwen2", LORA | dict(expert_mixing="parameters"), "expert_mixing is 'parameters' with low-rank"),
         ("llama", LORA | dict(append_another_bos=True), "--append_another_bos is for models with an encoder"),
         ("qwen2", LORA | dict(generate_from_bos=True), "--generate_from_bos: "),
         ("qwen2", LORA | dict(max_input_length=60), "are 72 together, but "),
         ("qwen2", LORA | dict(encoder_vanilla_layers="0"), "names [0]; the model has no encoder"),
         ("t5", LORA | dict(prompt_format="chat"), "--prompt_format chat is for decoder-only models"),
-        ("t5", dict(num_experts=2), "only a BART has complete layers as experts"),
-        ("t5", LORA | dict(expert_mixing="parameters"), "mixing is 'parameters' with low-rank experts"),
         ("t5", LORA | dict(generate_from_bos=True), "--generate_from_bos: "),
         ("t5", LORA | dict(append_another_bos=True), " has no token <s>; leave it out"),
     ],
@@ -379,7 +374,3 @@ def test_what_a_model_cannot_do_is_refused(family, flags, message, world, plain,
     assert run(world.gym, plain(family), world / "refused", **flags) == 2
     assert message in capsys.readouterr().err
     assert not (world / "refused").exists()
-
-
-def test_the_types_of_models_that_commands_take_are_those_of_transformers():
-    assert set(KINDS) <= set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)

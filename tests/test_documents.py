@@ -184,13 +184,6 @@ def anchors(page: Path) -> set[str]:
 # ---------------------------------------------------------------------------- README, figure, workflow
 
 
-def test_the_readme_is_short_and_lists_all_folders():
-    text = TEXTS[README]
-    assert len(text.encode()) <= 9 * 1024
-    folders = {folder for folder in TOP_FOLDERS.split("|") if folder != "task"}
-    assert sorted(folder for folder in folders if f"| `{folder}/` |" not in text) == []
-
-
 def test_indexes_list_all_pages_and_scripts():
     for index in (ROOT / "docs/README.md", ROOT / "docs/results/README.md"):
         pages = {*index.parent.glob("*.md"), *index.parent.glob("protocols/*.md")} - {index}

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tiny_files import LONGEST, Words, accelerator, file_of
-from tiny_steps import encoded
 
-from dataloader import Example
 from routing_moe.evaluation import batches
 from routing_moe.evaluation.batches import (
     ENOUGH_ON_CPU,
@@ -18,11 +16,10 @@ from routing_moe.evaluation.batches import (
     by_route,
     cut,
     draws_of,
-    longest_first,
     routes_of_file,
 )
 from routing_moe.evaluation.route_losses import losses_of_files
-from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile
+from routing_moe.evaluation.scored_files import Decoding, Pool
 from routing_moe.evaluation.scoring import answer, generation_limits
 
 FILES = [file_of("a", 7), file_of("b", 3, n_options=3), file_of("c", 9, n_options=4), file_of("a", 5)]
@@ -167,15 +164,6 @@ def test_batches_have_every_example_once_and_stay_within_the_tokens():
     assert [batch.tolist() for batch in found] == [[4], [0], [3, 2], [1, 5, 6]]
     assert list(cut(order[:0], lengths, 17, 99)) == []
     assert max(map(len, cut(order, lengths, 10**6, 2))) == 2
-
-
-def test_long_answers_come_first_and_then_long_inputs():
-    sources = [[0] * n for n in (5, 9, 3, 7, 8)]
-    outputs = [[0] * n for n in (4, 3, 9, 2, 4)]  # 2, 3 and 4, 5 to 8, 9 to 16 tokens belong together
-    examples = [Example("a", "a_5_13", "x", ("y",))] * 5
-    pool = Pool([TaskFile("a", "a_5_13", "dev", "EM", examples, encoded(sources, outputs, [0] * 5))])
-    assert longest_first(pool, np.arange(len(pool)), by_answer=True).tolist() == [2, 1, 4, 0, 3]
-    assert longest_first(pool, np.arange(len(pool)), by_answer=False).tolist() == [1, 4, 3, 0, 2]
 
 
 def test_shorter_examples_are_answered_more_at_a_time_with_the_same_memory(make_model):

@@ -94,15 +94,15 @@ def test_a_prefix_is_the_task_name_as_in_training(tmp_path):
             assert RoutedLM(folder, "b", prefix=True, device="cpu", max_length=64).prefix == prefix
 
 
-def test_a_soft_route_of_complete_layers_is_refused(make_model, tmp_path):
-    model = make_model(2, torch.float32, task_names=["a"], router_mode="softmax")
-    model.save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(router_mode="softmax"), "a: the route mixes the outputs of several experts"),
+        (dict(route_source="random"), "has no route for a: routes differ among its examples"),
+    ],
+)
+def test_routes_that_are_no_plain_model_are_refused(fields, message, make_model, tmp_path):
+    make_model(2, torch.float32, task_names=["a"], **fields).save_pretrained(tmp_path)
     make_tokenizer(["a text"]).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="a: the route mixes the outputs of several experts"):
-        RoutedLM(str(tmp_path), "a")
-
-
-def test_routes_that_differ_among_examples_are_refused(make_model, tmp_path):
-    make_model(2, torch.float32, task_names=["a"], route_source="random").save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="has no route for a: routes differ among its examples"):
+    with pytest.raises(InputError, match=message):
         RoutedLM(str(tmp_path), "a")

@@ -120,20 +120,6 @@ def test_neighbours_are_listed_with_common_categories(place):
 
 
 @pytest.mark.usefixtures("empty_pictures")
-@pytest.mark.parametrize(
-    ("words", "tasks"),
-    [
-        (("test", "hot", "extra"), ["hot", "one", "two"]),
-        (("<gym>/split.json:train",), ["hot", "big", "cats", "mice"]),
-    ],
-)
-def test_tasks_are_chosen_by_name_and_by_section(place, words, tasks):
-    inspected(place, "--tasks", *map(place.filled_in, words))
-    table = pd.read_csv(place.out / "neighbours.csv")
-    assert list(table["task"].unique()) == tasks
-
-
-@pytest.mark.usefixtures("empty_pictures")
 def test_zero_and_identical_vectors_are_accepted_from_folders_named_by_the_ends_of_their_paths(place):
     pairs = {name: [float(name in ("hot", "big")), 1.0] for name in NAMES}
     write_folder(place.folder / "zero/best", NAMES, dict.fromkeys(NAMES, [0.0] * 4))

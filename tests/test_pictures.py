@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from sample_pictures import ONTOLOGY, PICTURES, SIGNS, TITLE, routes
 from scipy.cluster.hierarchy import leaves_list
 
-from routing_moe.analysis.route_metrics import cluster_tasks, dynamics_table
+from routing_moe.analysis.route_metrics import cluster_tasks
 from routing_moe.analysis.saved_routes import SavedRoutes
 from routing_moe.pictures import dots, heat_maps, lines
 from routing_moe.pictures.style import STYLE, finished, save, series
@@ -164,18 +164,6 @@ def test_transfer_shows_help_and_harm_on_a_scale_around_0_in_the_order_of_the_af
     assert min(none[:3]) > 0.95  # white
 
 
-def test_similarities_are_in_the_given_order_and_named_left_of_each_row_of_maps():
-    tasks, values = ["boolq", "unheard-of", "glue-rte"], sample.similarities(3, "abcd")
-    axes = heat_maps.plot_similarities(values, tasks, ONTOLOGY).axes
-    heat, beside, above, heat_b, beside_b = axes[:5]
-    assert np.array_equal(heat.images[0].get_array(), next(iter(values.values())))
-    assert heat.images[0].get_clim() == (-1, 1)
-    assert texts_of(beside.get_yticklabels()) == tasks
-    assert beside_b.get_yticklabels() == []
-    assert above.get_title().startswith("a\n")
-    assert heat_b.get_position().y0 == heat.get_position().y0
-
-
 # ---- maps of ablation and of features
 
 
@@ -245,18 +233,6 @@ def test_bars_are_sorted_gains_and_tasks_without_gain_have_numbers():
     assert below[1].startswith("† baseline at or below 0.01")
 
 
-def test_the_scale_of_gains_is_logarithmic_beyond_most_of_them_if_a_few_are_huge():
-    per_task, per_system = sample.gain_tables(1, 1)
-    tasks = [per_task.assign(task=f"t{i}", relative_gain=0.1 + 0.002 * i) for i in range(20)]
-    huge = dots.plot_gains(
-        pd.concat([*tasks, per_task.assign(task="huge", relative_gain=44.0)]), per_system, "base"
-    )
-    assert bars_of(huge.axes[0])[1] == 44
-    assert huge.axes[0].get_xscale() == "symlog"
-    assert huge.axes[0].get_xlabel() == "logarithmic beyond 50%"  # 4 times the median of 0.12, one digit
-    assert dots.plot_gains(pd.concat(tasks), per_system, "base").axes[0].get_xscale() == "linear"
-
-
 def test_feature_drops_are_dots_of_the_tasks_with_and_without_the_feature():
     table = sample.feature_drops(["skill:a", "skill:b"])
     table.loc[table["group"] == "without feature", "drop"] = -0.2
@@ -288,17 +264,6 @@ def test_curves_are_thin_lines_of_runs_and_one_of_their_mean_against_steps_and_f
     assert [line.get_xdata().tolist() for line in steps.lines] == [[10, 20]] * 6
     assert [line.get_xdata().tolist() for line in flops.lines[3:]] == [[20, 40]] * 3
     assert flops.lines[-1].get_ydata() == pytest.approx([0.15, 0.15])
-
-
-def test_dynamics_have_a_curve_for_each_layer_and_a_mean():
-    table = dynamics_table(sample.history())
-    figure = lines.plot_dynamics(table)
-    entropy = figure.axes[0]
-    assert entropy.get_title(loc="left") == "route entropy / log E"
-    for line, layer in zip(entropy.lines, ["enc 0", "enc 1", "dec 0", "dec 1", "all"], strict=True):
-        assert list(line.get_xdata()) == [100, 200, 300]
-        assert list(line.get_ydata()) == table[table["layer"] == layer]["entropy"].tolist()
-    assert legend_of(figure) == ["enc 0", "enc 1", "dec 0", "dec 1", "mean over layers"]
 
 
 def marks(axes):

@@ -1,6 +1,5 @@
 """Which tasks help each other: gains and groups of tasks, and the command that computes them of a run."""
 
-import dataclasses
 import json
 import shutil
 
@@ -324,11 +323,3 @@ def test_a_gym_of_other_tasks_is_refused(place, tmp_path, capsys):
     (gym / "split.json").write_text(json.dumps({"train": ["count", "shade"], "dev": [], "test": []}))
     lines = refusal(tmp_path, capsys, place / "deltas", "--train_dir", gym, "--output_dir", tmp_path / "new")
     assert_problem(lines, f"--train_dir {gym}: {place / 'deltas'} was not trained on shade; give the gym of")
-
-
-def test_rows_of_another_gym_are_not_taken_for_the_contested_ones(place, tmp_path, capsys):
-    on_rows(place, tmp_path / "run", {"plural": list(range(24))})
-    saved_rows = Contested.load(tmp_path / "run")
-    dataclasses.replace(saved_rows, data=saved_rows.data + 1).write(tmp_path / "run")
-    lines = refusal(tmp_path, capsys, tmp_path / "run", "--output_dir", tmp_path / "other")
-    assert_problem(lines, "contested.json numbers other train rows than those in --train_dir")
