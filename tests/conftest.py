@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from hub_client import hub_client  # noqa: F401 (a fixture)
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
@@ -30,6 +31,7 @@ GYM = Path(os.environ.get("ROUTING_MOE_GYM") or Path(__file__).resolve().parents
 def _seeded():
     torch.manual_seed(0)
     np.random.seed(0)
+    AcceleratorState._reset_state(reset_partial_state=True)  # otherwise it keeps the first test's precision
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -212,7 +214,6 @@ def make_stepper(make_model, examples):
     """
 
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
     from tiny_steps import settings_with
 
     from routing_moe.optim.step import Stepper

@@ -71,7 +71,6 @@ def place(gym, originals, trained, tmp_path):
 
 
 def ablate(place, *words):
-    AcceleratorState._reset_state(reset_partial_state=True)
     return main([str(place.out), *map(str, words)])
 
 
@@ -196,7 +195,6 @@ def test_models_without_experts_to_ablate_are_reported(starts, originals, tmp_pa
     for name, fragment in (("one", "one expert per layer"), ("random", of_examples)):
         place = Place(tmp_path / name, originals.gym, originals.bart)
         shutil.copytree(starts[name], place.out)
-        AcceleratorState._reset_state(reset_partial_state=True)
         assert ablate(place) == 3
         assert fragment in capsys.readouterr().err
 

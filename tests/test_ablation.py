@@ -5,12 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from planted_routes import features_of_columns
 from tiny_runs import ROWS
 from transformers import AutoTokenizer
 
-from dataloader.encoding import TextFormat, encode_options
+from dataloader.encoding import TextFormat
 from dataloader.gym import Gym
 from dataloader.ontology import Ontology
 from routing_moe import RoutingBartForConditionalGeneration
@@ -88,7 +87,6 @@ def planted(originals, tokenizer):
 
 
 def ablation_of(model, tokenizer, files, folder="", **decoding):
-    AcceleratorState._reset_state(reset_partial_state=True)
     decoding = Decoding(**(dict(num_beams=1, max_output_length=6) | decoding))
     return Ablation(model, tokenizer, files, decoding, Accelerator(cpu=True), folder, {"part": "train"})
 
@@ -113,13 +111,6 @@ def with_own_answers(model, tokenizer, files):
         )
         for file, (texts,) in zip(files, predictions, strict=True)
     ]
-
-
-def with_options(file, tokenizer):
-    """Returns the file with options for two of its three examples."""
-    options = [("blue", "a green one"), (), ("white", "black", "red")]
-    encoded = encode_options(options, tokenizer, FORMAT)
-    return replace(file, option_source="field", options=options, encoded_options=encoded)
 
 
 @pytest.fixture(scope="module")
@@ -171,27 +162,3 @@ def test_the_experts_of_a_feature_are_used_and_missed_by_its_tasks(ablation, sco
     assert table.loc["without feature", ["weight", "drop"]].tolist() == [0, 0]
     useful_T = scores_ST.loc["base"] - scores_ST.loc["dec0.1"]
     assert table.loc["with feature", "drop"] == pytest.approx(useful_T[USERS].mean())
-
-
-@pytest.mark.parametrize(
-    ("fields", "scoring"),
-    [
-        (dict(router_mode="gumbel_softmax_st"), "generate"),
-        (dict(router_mode="softmax"), "rank"),
-        (dict(router_mode="softmax", expert_mixing="parameters"), "generate"),
-    ],
-)
-def test_files_scored_together_have_the_same_scores_as_separately(originals, tokenizer, fields, scoring):
-    torch.manual_seed(1)
-    model = RoutingBartForConditionalGeneration.from_bart(
-        str(originals.bart), 3, init_eps=0.3, task_names=TASKS, router_input_dim=8, **fields
-    ).double()
-    files = files_of(model, originals.gym, tokenizer, part="test")
-    if scoring == "rank":
-        files[0] = with_options(files[0], tokenizer)
-    ablation = ablation_of(model, tokenizer, files, scoring=scoring, batch_size=5)
-    expected, predictions, _ = predict(model, tokenizer, files, ablation.decoding, ablation.accelerator)
-    assert any(text for (texts,) in predictions for text in texts)
-    assert ablation.scores() == dict(zip(expected["sample"], expected["performance"], strict=True))
-    some = ablation.scores(tasks=["count"])
-    assert list(some) == ["count_12_100"]

@@ -195,9 +195,6 @@ def test_nothing_that_exists_is_overwritten(add, capsys):
     assert [name for name in before if before[name] != after[name]] == ["reviews/source.json"]
 
 
-# ---------------------------------------------------------------------------- use
-
-
 # ---------------------------------------------------------------------------- the rows of each file
 
 

@@ -5,7 +5,6 @@ import json
 import pandas as pd
 import pytest
 import tiny_runs
-from accelerate.state import AcceleratorState
 from mistakes import UNUSUAL_JSON
 from test_durability import TAKEN
 from tiny_answers import PLURALS, ROUTE, TEXTS, load
@@ -62,7 +61,6 @@ def forget(tmp_path) -> None:
 
 
 def commanded(words, command=answer) -> int:
-    AcceleratorState._reset_state(reset_partial_state=True)
     return command(words)
 
 

@@ -189,19 +189,6 @@ def test_beams_are_those_of_any_attention(finished):
     assert model.model.last_plain[0].config._attn_implementation == "eager"
 
 
-@pytest.mark.parametrize(("beams", "attention"), [(3, "encoder_attn"), (1, "self_attn")])
-def test_scores_take_no_keys_of_the_cross_attention_nor_greedy_ones_a_pass(beams, attention, finished):
-    model, calls, numbers = load(finished, num_beams=beams), [], []
-    task = model.task("count")
-    layer = model.model.to_bart(task.route_LE).model.decoder.layers[0]
-    getattr(layer, attention).k_proj.register_forward_hook(lambda *_: calls.append(1))
-    for likelihoods in (True, False):
-        calls.clear()
-        assert all(model.answers(task, map(routed_module.Query, TEXTS), likelihoods=likelihoods))
-        numbers.append(len(calls))
-    assert numbers[0] == numbers[1]
-
-
 def test_options_are_ranked_with_their_scores(finished):
     model = load(finished)
     options = ("green", "a dog", "3")

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import tiny_runs
-from accelerate.state import AcceleratorState
 from tiny_grids import QUICK, grid_flags
 from tiny_runs import World
 from tiny_tables import INPUT, add_task, examples, reviews, write_table
@@ -33,7 +32,6 @@ def own(tmp_path_factory):
 
 def answered(place, capsys, code=0, **changed) -> list[dict] | str:
     """Returns the lines of the answers, or the error."""
-    AcceleratorState._reset_state(reset_partial_state=True)
     capsys.readouterr()
     assert answer(tiny_runs.typed(dict(checkpoint=place, task="reviews") | changed)) == code
     printed = capsys.readouterr()

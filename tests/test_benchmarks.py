@@ -4,12 +4,9 @@ import json
 import math
 
 import pytest
-import torch
-from accelerate.state import AcceleratorState
 from tiny_answers import TEXTS
 
-from benchmarks import answer, measuring, predict, train_step
-from routing_moe.config.flags import parse
+from benchmarks import answer, predict, train_step
 
 TINY = ["--model_size", "tiny", "--threads", "1"]
 TRAIN = [*TINY, "--source_length", "24", "--target_length", "5"]
@@ -71,68 +68,9 @@ def test_a_benchmark_reports_times_of_its_variants_and_their_ratios(name, capsys
 
 
 def test_answers_are_those_of_transformers(finished, tmp_path, capsys):
-    AcceleratorState._reset_state(reset_partial_state=True)
     (tmp_path / "new.txt").write_text("\n".join(TEXTS))
     flags = ["--checkpoint", finished, "--task", "colour", "--inputs", tmp_path / "new.txt"]
     assert answer.main([*map(str, flags), "--lines", "8", "--rounds", "1"]) == 0
     report = parse_report(capsys.readouterr().out)
     assert list(report["variants"]) == ["routed", "transformers"]
     assert report["equal_answers"] == 8
-
-
-# ---- variants
-
-
-@pytest.fixture
-def tiny_settings():
-    flags = [*TRAIN, "--num_experts", "4", "--tasks_per_batch", "2"]
-    return train_step.TrainStepSettings(**parse(train_step.TrainStepSettings, flags))
-
-
-@pytest.mark.parametrize(
-    ("route", "experts_per_row", "is_trained"),
-    [
-        ("average", 4, False),
-        ("softmax", 4, True),
-        ("gumbel_softmax", 4, True),
-        ("straight_through", 1, True),
-        ("straight_through_frozen", 1, False),
-        ("top_k", 2, True),
-        ("random", 1, False),
-        ("task_random", 1, False),
-        ("merged_softmax", 4, True),
-    ],
-)
-def test_a_variant_uses_the_routes_of_its_name(tiny_settings, route, experts_per_row, is_trained):
-    model = train_step.build_routed(tiny_settings)
-    train_step.take_routes(model, "merged_softmax")  # a previous variant must have no effect
-    train_step.take_routes(model, route)
-    routes_BLE = model.draw_routes(tiny_settings.task_ids(route, 0))
-    assert ((routes_BLE > 0).sum(-1) == experts_per_row).all()
-    assert routes_BLE.requires_grad == is_trained
-    assert (model.config.expert_mixing == "parameters") == route.startswith("merged")
-
-
-@pytest.mark.parametrize("route", ["softmax", "straight_through", "top_k", "merged_softmax"])
-def test_a_step_computes_the_gradients_of_the_whole_graph_for_router_and_experts(tiny_settings, route):
-    model = train_step.build_routed(tiny_settings).double().eval()  # no dropout, no noise
-    train_step.take_routes(model, route)
-    inputs = measuring.random_source(4, 12, 200, "cpu") | {"labels": torch.randint(4, 200, (4, 5))}
-    inputs["loss_only"] = True
-    task_ids_B = tiny_settings.task_ids(route, 0)
-    if route == "straight_through":
-        model.train().apply(lambda module: setattr(module, "dropout", 0.0))
-        model.apply(lambda module: setattr(module, "activation_dropout", 0.0))
-    gradients = []
-    for way in ("leaf", "graph"):
-        torch.manual_seed(0)
-        if way == "leaf":
-            loss, router_backward = train_step.routed_forward(model, inputs, task_ids_B)
-            loss.backward()
-            router_backward()
-        else:
-            model(**inputs, task_ids=task_ids_B).loss.backward()
-        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
-        model.zero_grad(set_to_none=True)
-    assert any(name.startswith("router.") and g.abs().max() > 0 for name, g in gradients[0].items())
-    torch.testing.assert_close(*gradients)

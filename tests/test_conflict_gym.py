@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from itertools import combinations, permutations
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
 from task.conflict_gym.bart import main as write_bart
-from task.conflict_gym.generate import draw_tasks, generate, main, task_files
+from task.conflict_gym.generate import generate, main
 from task.conflict_gym.settings import GymSettings, check
 from task.conflict_gym.skills import draw_skills
 from task.written_folder import saved_settings
@@ -99,16 +99,6 @@ def test_disagreements_are_those_of_all_contested_inputs(sizes):
     np.testing.assert_allclose(skills.disagreements(), expected, atol=1e-12)
 
 
-def test_parts_differ_on_every_contested_word_and_agree_on_the_others():
-    skills = draw_skills(GymSettings(output_dir=UNUSED, conflict=0.5, encoder_parts=6, decoder_parts=3))
-    for table in (skills.encoder_permutations, skills.decoder_permutations):
-        for row in table:
-            assert sorted(row[: skills.contested]) == list(range(skills.contested))
-            assert sorted(row) == list(range(len(skills.words)))
-        for one, other in combinations(table, 2):
-            assert (one != other).tolist() == [True] * 20 + [False] * 20
-
-
 # ---- noise
 
 
@@ -161,18 +151,6 @@ def test_the_loader_accepts_the_gym_and_unseen_tasks_have_five_samples_of_one_te
         tests = {(gym / task / f"{sample}_test.tsv").read_bytes() for sample in loaded.samples(task)}
         assert len(tests) == 1
         assert [len(rows_of(gym, task, part)) for part in ("train", "dev", "test")] == [80, 80, 5 * 64]
-
-
-def test_no_input_repeats_within_a_task_or_a_word_within_an_input():
-    settings = GymSettings(output_dir=UNUSED, conflict=0.5)
-    skills = draw_skills(settings)
-    for task in draw_tasks(settings, skills):
-        files = task_files(settings, skills, task)
-        (test, *_) = [name for name in files if name.endswith("_test.tsv")]  # all samples have the same rows
-        parts = [rows for name, rows in files.items() if name == test or not name.endswith("_test.tsv")]
-        inputs = [text for rows in parts for text, _ in rows]
-        assert len(set(inputs)) == len(inputs)
-        assert all(len(set(text.split())) == 2 for text in inputs)
 
 
 # ---- reproducibility and the output folder

@@ -91,18 +91,6 @@ def test_a_terminal_gets_a_bar_that_disappears_when_it_ends(capsys, monkeypatch)
     assert (last.strip(), end) == ("", "")
 
 
-def test_a_bar_at_a_terminal_is_drawn_again_while_nothing_ends(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(progress, "REDRAWN", 0.01)
-    running = threading.active_count()
-    with ProgressBar(total=3, desc="training", mininterval=60):
-        output = ""
-        while output.count("0/3") < 3:
-            time.sleep(0.01)
-            output += capsys.readouterr().err
-    assert threading.active_count() == running
-
-
 def test_details_go_to_the_file_of_the_log_only(capsys, tmp_path):
     start_logging()
     log_to_file(tmp_path, "log.txt")

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from tiny_backbones import BART, FAMILIES, MIXINGS, SPECIAL, T5, WITH_ENCODER, batch_of, make_differ
 from tiny_steps import encoded
 from transformers import (
@@ -178,7 +177,6 @@ class WordsOfTarget:
 
 @pytest.mark.parametrize("from_bos", [False, True])
 def test_an_answer_may_be_as_long_as_a_training_target_but_not_longer(make_model, from_bos):
-    AcceleratorState._reset_state(reset_partial_state=True)
     model = make_model(num_experts=1)
     model.final_logits_bias[0, 7] = 100.0  # always the same word, never the end token
     inputs = encoded([[0, 5, 2]], [[0, 7, 2]], [0])

@@ -195,13 +195,6 @@ def test_indexes_list_all_pages_and_scripts():
     assert sorted(name for name, short in names.items() if f"`{short}`" not in text) == []
 
 
-def test_the_workflow_runs_the_two_commands_of_the_readme():
-    commands = [line.split("#")[0].strip() for line in code_blocks(TEXTS[README], "bash")[0].splitlines()]
-    assert commands == ["bash example_scripts/quickstart.sh", "bash tests/run_tests.sh"]
-    workflow = (ROOT / ".github/workflows/test.yml").read_text()
-    assert all(f"- run: {command}\n" in workflow for command in commands)
-
-
 def test_the_python_example_runs(make_model, tmp_path, monkeypatch):
     import torch
     from transformers import AutoTokenizer

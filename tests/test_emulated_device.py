@@ -1,13 +1,12 @@
 """Every command puts its tensors on the device, here an emulated one."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import tiny_vectors
 import torch
 from accelerate.state import AcceleratorState
-from emulated_device import DEVICE, NAME, NEEDS_DEVICE, WrongDevice, on_device, used
+from emulated_device import DEVICE, NEEDS_DEVICE, WrongDevice, on_device, used
 from tiny_answers import TEXTS
 from tiny_grids import QUICK, finetune, write_few_shot_gym
 from tiny_runs import run, typed, write_ranked_gym
@@ -95,19 +94,3 @@ def test_a_command_computes_on_the_device(name, world, mixture, tmp_path):
         return len(used)
 
     assert on_device(command) > 20
-
-
-def test_a_missing_move_to_the_device_is_found(world, mixture, tmp_path):
-    def defective():
-        move = torch.Tensor.to
-
-        def moved(tensor, *args, **kwargs):
-            is_sent = sys._getframe(1).f_globals["__name__"] == "routing_moe.io.transfer"
-            to_device = any(getattr(argument, "type", None) == NAME for argument in args)
-            return tensor if is_sent and to_device else move(tensor, *args, **kwargs)
-
-        torch.Tensor.to = moved
-        return train(world, mixture, tmp_path)
-
-    with pytest.raises(WrongDevice, match=f"{DEVICE} and cpu"):
-        on_device(defective)

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from tiny_grids import (
     ONE_EXPERT,
     QUICK,
@@ -98,7 +97,6 @@ def test_the_best_is_the_first_of_equal_scores_once_all_of_a_sample_are_finished
 
 def trained_by_hand(grids, sample: str, lr: float) -> tuple[list[float], float, list[str]]:
     """Returns (dev score of each evaluation, test score and predictions of the best), by a simple loop."""
-    AcceleratorState._reset_state(reset_partial_state=True)
     model = RoutingBartForConditionalGeneration.from_bart(str(grids.bart), 1, 0.0, task_names=[TASK])
     tokenizer, accelerator = AutoTokenizer.from_pretrained(grids.bart), Accelerator(cpu=True)
     train, dev, test = (file_of(grids, sample, part) for part in ("train", "dev", "test"))

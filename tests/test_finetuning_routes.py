@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from tiny_grids import NO_ROUTER, QUICK, SAMPLES, TASK, learned, predictions, results
 from tiny_runs import assert_equal, weights
 
@@ -39,7 +38,6 @@ def start_of(grids, mixture_of):
     """start_of(kind, **flags) returns (model before fine-tuning, its route in words, the mixture)."""
 
     def start(kind: str, **changed):
-        AcceleratorState._reset_state(reset_partial_state=True)
         init_dir = mixture_of(kind)
         settings = grids.settings("unused", moe_init=True, init_dir=init_dir, **changed)
         model, words, _ = StartingModels(settings, torch.device("cpu")).model_for(settings.samples[0], None)

@@ -5,13 +5,10 @@ from collections import Counter
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from tiny_grids import QUICK
 from tiny_runs import reopen, run
-from tiny_vectors import run as compute_vectors
 from transformers import PreTrainedModel
 
-from routing_moe.cli import ablate, merge
 from routing_moe.model import base, loading
 
 
@@ -58,21 +55,6 @@ def test_training_and_prediction(loaded, originals, weights, tmp_path, quick_pic
     reopen(out)
     assert run(originals.gym, originals.bart, out, resume=True, **flags) == 0
     assert loaded() == once(out / "last", out / "last/training_state.pt")
-
-
-def test_ablation_and_merge(loaded, with_run, empty_pictures, capsys):
-    AcceleratorState._reset_state(reset_partial_state=True)
-    assert ablate.main([str(with_run.out), "--max_examples", "1", "--experts", "dec0.0"]) == 0
-    assert loaded() == once(with_run.out / "best")
-    flags = ["--routes_from", with_run.out, "--model", with_run.bart, "--output_dir", with_run.folder / "new"]
-    assert merge.main(list(map(str, flags))) == 0
-    assert loaded() == once(with_run.out / "best", with_run.bart)
-
-
-@pytest.mark.parametrize("method", ["finetuned_text", "fisher"])
-def test_task_vectors(method, loaded, originals, tmp_path):
-    assert compute_vectors(method, originals.gym, originals.bart, tmp_path / "out", tasks=["colour"]) == 0
-    assert loaded() == once(originals.bart)
 
 
 @pytest.mark.parametrize("start", ["weights", "learned"])

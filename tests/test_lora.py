@@ -175,18 +175,6 @@ def test_a_trained_base_has_a_rate_of_its_own(make_stepper):
     )
 
 
-@pytest.mark.parametrize("fields", [{}, MHR])
-def test_micro_batches_do_not_change_a_step(make_stepper, fields):
-    states = []
-    for most in (1000, 20):
-        stepper = make_stepper(dict(max_tokens_per_micro_batch=most), **STEPPED, **fields)
-        for step in range(2):
-            stepper.step(step)
-        states.append(parameters(stepper))
-    for name in states[0]:
-        torch.testing.assert_close(states[0][name], states[1][name], rtol=0, atol=1e-9)
-
-
 def test_dropout_is_that_of_the_inputs_of_updates(make_lora, batch):
     model = make_lora(lora_dropout=1.0)
     routes_BLE = routes_of("soft")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tiny_vectors
 import torch
-from accelerate.state import AcceleratorState
 from tiny_grids import NO_ROUTER, QUICK, TASK
 from tiny_runs import assert_equal, assert_same_run, typed, weights
 
@@ -52,14 +51,6 @@ def test_a_resumed_run_is_that_of_an_uninterrupted_one(world):
     assert_same_run(world.resumed("lora stopped", **changed), whole)
     assert not any(map(is_of_base, weights(whole / "best")))
     assert base_of(whole / "best") == world.bart
-
-
-def test_a_frozen_bart_may_be_in_bfloat16(world):
-    folder = world.run("lora in bfloat16", **SOFT, base_dtype="bfloat16", total_steps=1) / "best"
-    model = load_mixture(folder)
-    for name, parameter in model.named_parameters():
-        assert parameter.dtype == (torch.bfloat16 if is_of_base(name) else torch.float32), name
-    assert base_of(folder) == world.bart
 
 
 # ---- two stages
@@ -108,7 +99,6 @@ def test_fisher_vectors_of_an_expert_are_mean_squares_of_gradients_by_its_factor
 
 def grid(grids, name: str, start, **changed):
     """Returns the weights of the best model and its configuration."""
-    AcceleratorState._reset_state(reset_partial_state=True)
     given = dict(moe_init=True, init_dir=start, save_best=True, learning_rate_list=[0.03])
     folder = grids.run(name, **QUICK | given | changed)
     best = next((folder / "models").glob(f"{TASK}*"))

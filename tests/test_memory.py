@@ -6,7 +6,6 @@ import re
 import pytest
 import tiny_vectors
 import torch
-from accelerate.state import AcceleratorState
 from mistakes import Place
 from tiny_grids import QUICK, finetune
 from tiny_runs import run, typed
@@ -101,7 +100,6 @@ COMMANDS = {  # name: (command, what fails, its parser, another part of the mess
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_names_flags_that_it_has_and_what_is_kept(name, with_run: Place, monkeypatch, capsys):
     command, place_of_failure, parser, expected = COMMANDS[name]
-    AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setattr(*place_of_failure, raises(GPU))
     assert command(with_run) == 1
     output = capsys.readouterr().err

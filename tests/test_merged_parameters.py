@@ -42,27 +42,6 @@ def test_merged_parameters_are_those_of_a_bart_merged_by_hand(make_model, batch)
             torch.testing.assert_close(ours[b : b + 1], theirs, rtol=1e-11, atol=1e-12)
 
 
-def test_merging_with_a_one_hot_route_gives_that_expert(make_model, batch):
-    merging = make_model(expert_mixing="parameters")
-    torch.manual_seed(0)
-    choosing = make_model()
-    choosing.load_state_dict(merging.state_dict())
-    routes = one_hot_routes([[0, 1, 2, 0], [2, 1, 0, 1], [0, 1, 2, 0], [1, 1, 1, 1]], E)
-    for model in (merging, choosing):
-        model.train().zero_grad()
-    losses = [model(**batch, routes=routes).loss for model in (merging, choosing)]
-    torch.testing.assert_close(*losses, rtol=1e-13, atol=0)
-    for loss in losses:
-        loss.backward()
-    for (name, p), q in zip(merging.named_parameters(), choosing.parameters(), strict=True):
-        theirs = torch.zeros_like(p) if q.grad is None else q.grad
-        ours = torch.zeros_like(p) if p.grad is None else p.grad
-        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12, msg=name)
-    inputs = {k: v for k, v in batch.items() if k != "labels"}
-    generated = [m.eval().generate(**inputs, routes=routes, max_length=8) for m in (merging, choosing)]
-    assert torch.equal(*generated)
-
-
 def test_a_batch_merges_once_for_each_distinct_task(make_model, batch, monkeypatch):
     model = make_model(expert_mixing="parameters", router_mode="gumbel_softmax").train()
     merges = []

@@ -5,25 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny_steps import parameters, settings_with
+from tiny_steps import parameters
 
 from routing_moe.model.routed_layer import RoutePlan
 from routing_moe.optim import micro_batches
 from routing_moe.optim.micro_batches import MicroBatchLimits, model_inputs, on_device
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-
-
-# ---- defaults
-
-
-def test_the_device_decides_what_the_flags_leave_open():
-    limits = MicroBatchLimits.on(CPU, settings_with(), longest=1024)
-    assert (limits.max_tokens, limits.overhead, limits.multiple) == (16384, 256, 1)
-    assert str(limits) == "micro-batches of at most 16384 padded tokens, each at a cost of 256 tokens"
-    limits = MicroBatchLimits.on(CUDA, settings_with(), longest=1024)
-    assert (limits.max_tokens, limits.overhead, limits.multiple) == (32768, 8192, 8)
-    assert str(limits).endswith("8192 tokens; widths are multiples of 8")
 
 
 # ---- out of memory

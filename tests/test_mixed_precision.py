@@ -2,7 +2,6 @@
 
 import pytest
 import tiny_vectors
-from accelerate.state import AcceleratorState
 from tiny_grids import QUICK, finetune, results
 from tiny_runs import run, typed
 
@@ -43,7 +42,6 @@ def test_fine_tuning_with_vectors_and_routes(grids, mixture, tmp_path, training,
 
 
 def test_ablation(mixture, tmp_path):
-    AcceleratorState._reset_state(reset_partial_state=True)
     command = [mixture, "--max_examples", "1", "--output_dir", tmp_path / "ablation"]
     assert ablate.main([*map(str, command), *typed(BF16)]) == 0
 

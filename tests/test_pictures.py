@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from matplotlib.text import Text
-from sample_pictures import ONTOLOGY, PICTURES, SIGNS, TITLE, routes
+from sample_pictures import ONTOLOGY, PICTURES, TITLE, routes
 from scipy.cluster.hierarchy import leaves_list
 
 from routing_moe.analysis.route_metrics import cluster_tasks
@@ -97,15 +97,6 @@ def test_rows_are_tasks_and_columns_are_experts_of_layers():
     assert bar.get_title(loc="left") == "weight of the expert"
     long = sample.route_map(41, 2, 2).axes[0]  # has the names below as well
     assert texts_of(long.texts) == ["enc 0", "enc 0", "dec 0", "dec 0"]
-
-
-def test_the_legend_names_every_category_drawn_and_each_keeps_its_colour():
-    small = sample.route_map(2, 2, 2, tasks=["boolq", "unheard-of"])
-    large = sample.route_map(3, 2, 2, tasks=["glue-rte", "imdb", "boolq"])
-    assert legend_of(small) == ["qa", "binary", "uncategorised"]
-    assert legend_of(large) == ["classification", "nli", "sentiment analysis", "qa", "binary"]
-    strips, strips_of_large = (figure.axes[1].images[0].get_array() for figure in (small, large))
-    assert np.array_equal(strips[0], strips_of_large[2])
 
 
 def test_task_drops_are_at_their_task_and_expert():
@@ -257,13 +248,6 @@ def test_a_variant_has_one_colour_in_all_pictures_and_others_share_none_of_these
     steps, _ = lines.plot_curves(table.assign(dev_score=0.5)).axes
     drawn = {line.get_label(): line.get_color() for line in steps.lines}
     assert drawn["oracle"] == colours[4]
-
-
-def test_curves_are_thin_lines_of_runs_and_one_of_their_mean_against_steps_and_flops():
-    steps, flops = lines.plot_curves(sample.curves(["a", SIGNS])).axes
-    assert [line.get_xdata().tolist() for line in steps.lines] == [[10, 20]] * 6
-    assert [line.get_xdata().tolist() for line in flops.lines[3:]] == [[20, 40]] * 3
-    assert flops.lines[-1].get_ydata() == pytest.approx([0.15, 0.15])
 
 
 def marks(axes):

@@ -4,7 +4,6 @@ import pytest
 import test_ranking
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from test_ranking import ROUTES
 from tiny_files import Words
 from tiny_steps import settings_with
@@ -29,9 +28,7 @@ EVALUATIONS = {
 
 @pytest.fixture
 def in_bf16():
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield Accelerator(cpu=True, mixed_precision="bf16")
-    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=True, mixed_precision="bf16")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from test_finetuning_routes import MIXTURES
 from tiny_grids import QUICK, SAMPLES, TASK, predictions, results
 from tiny_runs import assert_equal, weights
@@ -118,7 +117,6 @@ def test_logits_are_learned_as_by_a_slow_loop(source, mixing, grids, make_model,
     assert words == ("average" if route_LE is None else "given route") + "; logits trained"
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 4 * 3
     frozen = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
-    AcceleratorState._reset_state(reset_partial_state=True)
     settings = grids.settings("unused", total_steps=3, warmup_steps=0, learning_rate_list=[0.3])
     settings = replace(settings, route_training="logits")
     recipe = settings.step_settings(settings.configurations()[0], temperature=1.0)
@@ -163,7 +161,6 @@ def test_a_grid_of_logits_saves_the_route(grids):
 
 
 def learn(model, examples, **changed):
-    AcceleratorState._reset_state(reset_partial_state=True)
     asked = dict(task="new", examples=examples, steps=20, rate=0.3, seed=3) | changed
     return learn_route(model, **asked, accelerator=Accelerator(cpu=True))
 

@@ -5,21 +5,16 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
-from forks import assert_two_equal_one
 from peft import PeftModel
 from tiny_backbones import FAMILIES, MIXINGS, batch_of, make_differ, make_plain, make_routed, routes_of
-from tiny_steps import encoded, parameters, settings_with
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from dataloader.errors import InputError
 from routing_moe import RoutedModel
 from routing_moe.model.base import earlier_fingerprint, is_of_base
 from routing_moe.model.lora import LoraPlan
-from routing_moe.optim.step import Stepper
 
 FIELDS = dict(num_experts=3, router_input_dim=8, router_mode="softmax", task_names=["a", "b"])
 LORA = dict(expert_kind="lora", lora_rank=3, lora_alpha=6)
@@ -280,28 +275,3 @@ def test_checkpointed_gradients_are_equal(family, make_model):
     torch.testing.assert_close(gradients(), expected, rtol=0, atol=1e-12)
     model = copy.deepcopy(model)
     torch.testing.assert_close(gradients(), expected, rtol=0, atol=1e-12)
-
-
-# ---- training
-
-
-def test_steps_of_two_processes_equal_those_of_one_and_leave_the_base(tmp_path):
-    draw = np.random.default_rng(0)
-    sources = [draw.integers(3, 96, n).tolist() for n in (5, 9, 7, 4, 8, 6, 5, 7)]
-    answers = [draw.integers(3, 96, n).tolist() for n in (3, 2, 4, 3, 2, 4, 3, 3)]
-    examples = encoded(sources, answers, [0, 1, 2, 0, 1, 2, 0, 1])
-
-    def two_steps() -> dict:
-        torch.manual_seed(0)
-        model = make_routed("t5", router_mode="gumbel_softmax_st")
-        flags = dict(train_batch_size=8, expert_kind="lora", adam_epsilon=1e-3)
-        stepper = Stepper(model, examples, settings_with(**flags), Accelerator(cpu=True))
-        before = parameters(stepper)
-        losses = [stepper.step(step)["loss"] for step in range(2)]
-        after = parameters(stepper)
-        moved = {name for name in after if not torch.equal(after[name], before[name])}
-        assert moved
-        assert not any(map(is_of_base, moved))
-        return {"loss": losses, **after}
-
-    assert_two_equal_one(tmp_path, two_steps)

@@ -2,19 +2,14 @@
 
 import hashlib
 import random
-from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 from tiny_runs import contents
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from dataloader.building.recipe import SAMPLES
 from task.skill_gym import TINY_BART
-from task.skill_gym.generate import POOL_ROWS, TEST_ROWS, main
-from task.skill_gym.skills import FORMATS, PROBLEMS
-from task.skill_gym.tasks import TASKS
+from task.skill_gym.generate import main
 from task.skill_gym.world import VOCABULARIES
 
 # Of the names and bytes of all files but gym.json: results were measured on these.
@@ -33,14 +28,6 @@ def tokenizer():
     return AutoTokenizer.from_pretrained(TINY_BART)
 
 
-def files_of(gym: Path, task: str, part: str) -> dict[str, list[list[str]]]:
-    """The rows of the files of a part, in string order of their names."""
-    return {
-        path.name: [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-        for path in sorted((gym / task).glob(f"*_{part}.tsv"))
-    }
-
-
 def test_same_seed_writes_the_same_bytes_and_another_seed_writes_other_rows(gym, tmp_path, capsys):
     other = tmp_path / "other"
     assert main(["--output_dir", str(other), "--seed", "1"]) == 0
@@ -55,38 +42,6 @@ def test_same_seed_writes_the_same_bytes_and_another_seed_writes_other_rows(gym,
     assert digest.hexdigest() == DIGEST
     assert main(["--output_dir", str(other)]) == 2
     assert "--seed is 0, but in" in capsys.readouterr().err
-
-
-def test_every_task_has_all_samples_and_no_duplicate_inputs(gym):
-    for task in TASKS:
-        k = 16 if task.classes else 32
-        few_shot = [f"{task.name}_{k}_{seed}" for seed in SAMPLES]
-        # In string order the pool comes first, so that its dev file is that of the first sample.
-        pool = [f"{task.name}_{POOL_ROWS}_0"] if task.split == "train" else []
-        train, dev, test = (files_of(gym, task.name, part) for part in ("train", "dev", "test"))
-        for part, files in (("train", train), ("dev", dev), ("test", test)):
-            assert list(files) == [f"{sample}_{part}.tsv" for sample in [*pool, *few_shot]]
-        rows = 16 * len(task.classes) or 32
-        assert [len(content) for content in train.values()] == [POOL_ROWS] * len(pool) + [rows] * 5
-        assert {len(content) for content in dev.values()} == {rows}
-        assert len({str(content) for content in test.values()}) == 1
-        one_test = next(iter(test.values()))
-        assert len(one_test) == TEST_ROWS
-        everything = [*one_test, *(row for files in (train, dev) for rows in files.values() for row in rows)]
-        assert all(len(row) >= 2 and all(field == field.strip() != "" for field in row) for row in everything)
-        assert len({row[0] for row in everything}) == len(everything)
-
-
-def test_unseen_tasks_are_new_combinations_of_skills_formats_and_vocabularies_of_train_tasks():
-    train = [task for task in TASKS if task.split == "train"]
-    seen = {trait for task in train for trait in (*task.skills, task.format, task.vocabulary)}
-    combinations = {(task.skills, task.format, task.vocabulary) for task in train}
-    for task in TASKS:
-        if task.split != "train":
-            assert {*task.skills, task.format, task.vocabulary} <= seen
-            assert (task.skills, task.format, task.vocabulary) not in combinations
-    assert Counter(task.split for task in TASKS) == {"train": 24, "dev": 4, "test": 8}
-    assert seen == {*FORMATS, *VOCABULARIES, *(skill for skills in PROBLEMS for skill in skills)}
 
 
 # ------------------------------------------------------------------------------------ the tiny model

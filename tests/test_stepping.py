@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from safetensors.numpy import load_file
 from tiny_steps import OneOfSeveral, encoded, parameters, recorded, settings_with
 from torch.nn import functional as F
@@ -267,7 +266,6 @@ def test_six_steps_equal_those_of_the_published_code(mode, published_numbers, pu
     arguments = json.loads((published_numbers / "trajectory.json").read_text())
     arguments = {k: v for k, v in arguments.items() if k != "freeze_task_model"}
     rows = {side: [row[row != 1] for row in batch[f"{side}_ids"]] for side in ("input", "decoder_input")}
-    AcceleratorState._reset_state(reset_partial_state=True)
     model = RoutingBartForConditionalGeneration.from_upstream(published_run)
     model.config.router_mode = mode
     stepper = Stepper(

@@ -13,10 +13,7 @@ from slow_fisher import diagonal_fisher_one_by_one
 from tiny_runs import ROWS, TRAIN_TASKS, typed, write_gym
 from tiny_vectors import METHODS, SENTENCES, WITH_A_BART, loaded, meta, same_vectors, settings_of, vectors
 
-from dataloader.encoding import TextFormat
-from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
-from routing_moe.evaluation.text_vectors import encoder_states, text_vectors
 from routing_moe.model.loading import load_backbone
 from routing_moe.model.task_vectors import UNKNOWN, of_sample, seen_by
 from routing_moe.optim.step import TrainingDiverged
@@ -115,15 +112,6 @@ def test_a_text_vector_is_the_mean_of_pooled_states(pooling, task_names, world):
                 states_SD = bart.model.encoder(**batch)[0][0]
             pooled.append(states_SD[0] if pooling == "bos" else states_SD[1:-1].mean(dim=0))
         np.testing.assert_allclose(found[task], torch.stack(pooled).mean(dim=0), atol=1e-5)
-
-
-def test_a_mixture_encodes_texts_with_average_routes(finished, world):
-    found = vectors(again(world, "text", "text_of_mixture", model=finished))
-    model = RoutingBartForConditionalGeneration.from_pretrained(finished / "best").eval()
-    tokenizer = load_tokenizer(world.bart, model.config.vocab_size)
-    inputs = {task: [row.split("\t")[0] for row in rows * 2] for task, rows in ROWS.items()}
-    expected = text_vectors(encoder_states(model), tokenizer, inputs, TextFormat(24))
-    np.testing.assert_allclose(np.stack(list(found.values())), expected[np.argsort(list(ROWS))], atol=1e-6)
 
 
 def test_fine_tuning_starts_from_the_same_weights_for_every_task_and_changes_the_vector(made, world):

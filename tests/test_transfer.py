@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from conftest import without_pictures
 from forks import in_two_processes, killed
 from mistakes import Place, assert_problem, refused
@@ -127,7 +126,6 @@ def place(tmp_path_factory):
 
 
 def transfer(run, *words, **flags) -> int:
-    AcceleratorState._reset_state(reset_partial_state=True)
     return main([str(run), *words, *typed(flags)])
 
 

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from mistakes import assert_problem, complaint
 from tiny_runs import TRAIN_TASKS, assert_equal, run, weights, write_new_tasks
 
@@ -114,7 +113,6 @@ def test_vectors_are_added_and_replaced(make_model, tmp_path):
 
 
 def learned(model, examples, **changed):
-    AcceleratorState._reset_state(reset_partial_state=True)
     asked = dict(task="new", examples=examples, steps=20, rate=0.3, seed=3) | changed
     return learn_vector(model, **asked, accelerator=Accelerator(cpu=True))
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import tiny_runs
 import torch
-from accelerate.state import AcceleratorState
 from conftest import tiny_bart_config, without_pictures
 from mistakes import Place, assert_problem, check, complaint, refused
 from safetensors.torch import load_file, save_file
@@ -231,7 +230,6 @@ COMMANDS = {
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_refuses_weights_that_are_not_finite(name, broken, capsys):
     (command, given), file = COMMANDS[name]
-    AcceleratorState._reset_state(reset_partial_state=True)
     if callable(command):
         lines = refused(broken, capsys, lambda: command(broken.filled_in(given))).err.splitlines()
     else:
