@@ -1,8 +1,37 @@
 """Low-rank experts of T5, Qwen, Llama and BART: every route equals a plain model, in float64."""
 
+import json
+import shutil
+
 import pytest
 import torch
-from tiny_backbones import FAMILIES, MIXINGS, batch_of, make_routed, padded_left, routes_of
+from tiny_backbones import (
+    CAUSAL,
+    FAMILIES,
+    MIXINGS,
+    batch_of,
+    make_differ,
+    make_plain,
+    make_routed,
+    padded_left,
+    plain_models,
+    routes_of,
+)
+from tiny_runs import contents, run
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    Gemma2Config,
+    GPT2Config,
+    LEDConfig,
+    M2M100Config,
+    MarianConfig,
+    MixtralConfig,
+)
+
+from dataloader.errors import InputError
+from routing_moe import RoutedModel
+from routing_moe.model.loss import with_targets
 
 # Each family with one kind of mixing, and each kind with both kinds of models.
 in_each_family = pytest.mark.parametrize(
@@ -53,3 +82,104 @@ def test_generation_along_mixed_routes_is_that_of_their_plain_models(family, mix
         if not model.config.is_encoder_decoder:
             expected = expected[:, source.shape[1] :]
         assert torch.equal(found[i, : expected.shape[1]], expected[0])
+
+
+# ---- models that cannot have low-rank experts, or that transformers cannot run, are refused
+
+
+plain = pytest.fixture(scope="module")(plain_models)
+FIELDS = dict(num_experts=3, router_input_dim=8, router_mode="softmax", task_names=["a", "b"])
+
+
+def test_matrices_that_are_no_linear_maps_are_refused_by_name():
+    sizes = dict(
+        vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
+    )
+    mixture = AutoModelForCausalLM.from_config(
+        MixtralConfig(**sizes, num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1)
+    )
+    with pytest.raises(
+        InputError, match=r"layers\.0\.mlp\..*gate_up_proj \(MixtralExperts, .*other lora_targets"
+    ):
+        RoutedModel.from_backbone(mixture, **FIELDS, lora_targets="all")
+    assert RoutedModel.from_backbone(mixture, **FIELDS, lora_targets="attention").lora_layers
+    transposed = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4))
+    with pytest.raises(InputError, match=r"transformer\.h\.0\.attn\.c_attn\.weight \(Conv1D"):
+        RoutedModel.from_backbone(transposed, **FIELDS)
+    quantized = make_plain("qwen2")
+    weight = quantized.model.layers[1].self_attn.v_proj.weight
+    quantized.model.layers[1].self_attn.v_proj.weight = torch.nn.Parameter(weight.to(torch.int8), False)
+    with pytest.raises(
+        InputError, match=r"model\.layers\.1\.self_attn\.v_proj\.weight \(Linear, torch\.int8\)"
+    ):
+        RoutedModel.from_backbone(quantized, **FIELDS)
+
+
+def test_a_model_whose_first_dimension_is_not_that_of_the_examples_is_refused():
+    sizes = {f"{side}_{what}": 2 for side in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    config = LEDConfig(
+        vocab_size=96, d_model=16, attention_window=4, max_encoder_position_embeddings=32, **sizes
+    )
+    plain = AutoModelForSeq2SeqLM.from_config(config)
+    model = RoutedModel.from_backbone(plain, **FIELDS)
+    ids = torch.randint(3, 96, (3, 8))
+    routes_BLE = routes_of("soft", model, 3)
+    with pytest.raises(InputError, match="first dimension is that of the examples"):
+        model(ids, torch.ones_like(ids), labels=ids[:, :4], routes=routes_BLE)
+
+
+def test_models_of_more_families_are_exact():
+    """M2M100 shifts no labels itself; Mixtral has a mixture of its own behind the attention."""
+    sizes = {f"{side}_{what}": 2 for side in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+    sizes |= dict(vocab_size=96, d_model=16, encoder_ffn_dim=32, decoder_ffn_dim=32, dropout=0.0)
+    for config in (
+        M2M100Config(**sizes),
+        MarianConfig(**sizes, pad_token_id=0, decoder_start_token_id=0),
+        MixtralConfig(vocab_size=96, **CAUSAL, num_local_experts=2, num_experts_per_tok=1),
+    ):
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = RoutedModel.from_backbone(kind.from_config(config).eval(), **FIELDS)
+        make_differ(model)
+        batch, routes_BLE = batch_of(model), routes_of("soft", model).float()
+        logits = model(**batch, routes=routes_BLE).logits
+        for i, route_LE in enumerate(routes_BLE):
+            own = {name: tensor[i : i + 1] for name, tensor in batch.items()}
+            inputs, predicted = with_targets(model.backbone, own, own.pop("labels"))
+            expected = model.to_plain(route_LE)(**inputs).logits[0]
+            is_real = predicted[0] != -100
+            torch.testing.assert_close(logits[i][is_real], expected[is_real], rtol=0, atol=1e-5)
+
+
+def test_gemma_2_with_padding_at_the_left_is_exact_or_refused():
+    """In float64 it predicts NaN with transformers 5.24."""
+    config = Gemma2Config(vocab_size=96, pad_token_id=0, head_dim=8, **CAUSAL)
+    plain = AutoModelForCausalLM.from_config(config).double().eval()
+    model = RoutedModel.from_backbone(plain, **FIELDS).double()
+    batch = batch_of(model)
+    ids, mask = padded_left(batch["input_ids"], batch["attention_mask"])
+    one, four = (dict(task_ids=model.task_ids(["a"] * n), max_new_tokens=3) for n in (1, 4))
+    alone = [model.generate(own[m.bool()][None], **one) for own, m in zip(ids, mask, strict=True)]
+    with torch.no_grad():
+        is_broken = model.to_plain(model.routes_for(["a"])[0])(ids, attention_mask=mask).logits[:, -1].isnan()
+    if is_broken.any():
+        with pytest.raises(InputError, match="NaN after padding at the left"):
+            model.generate(ids, attention_mask=mask, **four)
+    else:
+        found = model.generate(ids, attention_mask=mask, **four)
+        assert all(torch.equal(row, own[0]) for row, own in zip(found, alone, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("gpt2", " (its layers have Conv1D"), ("bert", ";"), ("marian", " (inputs and answers have different")],
+)
+def test_other_models_are_refused(kind, why, world, plain, tmp_path, capsys):
+    shutil.copytree(plain("t5"), tmp_path / kind)
+    path = tmp_path / kind / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": kind}))
+    before = contents(tmp_path)
+    assert run(world.gym, tmp_path / kind, tmp_path / "run", expert_kind="lora", init_eps=None) == 2
+    refused = capsys.readouterr().err
+    assert f"is a '{kind}' model{why}" in refused
+    assert "; the commands take models of the types bart, t5" in refused
+    assert contents(tmp_path) == before

@@ -1,20 +1,26 @@
-"""What a terminal shows: that long work goes on, the log, and one line for what a user can correct."""
+"""What a terminal and trackers show: progress, the log, one line for what a user can correct."""
 
 import logging
 import sys
 import threading
 import time
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
+from accelerate import Accelerator
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from safetensors import SafetensorError
 
 from dataloader import progress
 from dataloader.errors import InputError
 from dataloader.progress import ProgressBar
 from routing_moe.analysis.ablation import NothingToAblate
+from routing_moe.config.choices import TRACKERS
 from routing_moe.config.console import reporting_errors
 from routing_moe.io.logs import log, log_to_file, start_logging
 from routing_moe.io.memory import OutOfMemory
+from routing_moe.io.trackers import start_trackers
 
 # ---- how commands end
 
@@ -99,3 +105,35 @@ def test_details_go_to_the_file_of_the_log_only(capsys, tmp_path):
     lines = [line[20:] for line in (tmp_path / "log.txt").read_text().splitlines()]
     assert lines == ["padding 1.5x", "step 1: dev loss 2.5"]
     assert capsys.readouterr().err[20:] == "step 1: dev loss 2.5\n"
+
+
+# ---- trackers: all of accelerate's can be chosen
+
+
+def test_all_trackers_of_accelerate_can_be_chosen():
+    assert sorted(TRACKERS) == sorted(["csv", *LOGGER_TYPE_TO_CLASS])
+
+
+@pytest.mark.parametrize(
+    ("tracker", "shown"),
+    [
+        ("aim", lambda library: library.Run().name),
+        ("clearml", lambda library: library.Task.init.call_args.kwargs["task_name"]),
+        ("comet_ml", lambda library: library.ExperimentConfig.call_args.kwargs["name"]),
+        ("dvclive", lambda library: library.Live.call_args.kwargs["exp_name"]),
+        ("mlflow", lambda library: library.start_run.call_args.kwargs["run_name"]),
+        ("swanlab", lambda library: library.init.call_args.kwargs["experiment_name"]),
+        ("trackio", lambda library: library.init.call_args.kwargs["name"]),
+        ("wandb", lambda library: library.init.call_args.kwargs["name"]),
+    ],
+)
+def test_a_tracker_shows_the_last_two_folders(tracker, shown, tmp_path, monkeypatch):
+    library = MagicMock(__version__="3.41.0")
+    library.Task.current_task.return_value = None
+    monkeypatch.setitem(sys.modules, tracker, library)
+    monkeypatch.setattr(LOGGER_TYPE_TO_CLASS[tracker], "store_init_configuration", lambda *_: None)
+    folder = tmp_path / "softmax/seed42"
+    folder.mkdir(parents=True)
+    settings = SimpleNamespace(output_dir=folder, log_with=tracker, to_dict=dict)
+    start_trackers(settings, Accelerator(cpu=True), first_step=0)
+    assert shown(library) == "softmax-seed42"

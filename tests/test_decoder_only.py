@@ -205,13 +205,6 @@ def test_options_share_the_cache_of_their_input(scored, monkeypatch):
             assert score == pytest.approx(float(log_p_TV[range(len(answer)), answer].mean()), rel=1e-9)
 
 
-def test_a_single_pass_keeps_no_factors(scored):
-    model, _, encoded, routes_BLE = scored
-    with torch.no_grad(), model.using_routes(model.plan_routes(routes_BLE)):
-        model.backbone(**prompts_of(encoded, np.arange(3), model))
-        assert not any(layer.active.kept for layer in model.lora_layers)
-
-
 def test_a_training_from_a_checkpoint_goes_on_with_chats(world, run_of):
     start = run_of("qwen2", prompt_format="chat") / "best"
     new = dict.fromkeys(("initialize_from_vanilla", "model", "init_eps", "num_experts", "taskvecs_dim"))

@@ -87,12 +87,6 @@ def test_a_one_hot_route_trains_equally_as_a_plain_bart_and_with_its_experts(gri
     assert among == words.replace("plain model", "fixed")
 
 
-def test_a_router_gives_the_plain_bart_of_its_route(start_of, grids):
-    model, words, mixture = start_of("one-hot", task_dir=plural(grids), **STORED)
-    assert words == "random vector; plain model"
-    assert_is_the_bart_of(model, mixture, mixture.routes_for(["plural"])[0])
-
-
 def test_merged_parameters_become_a_plain_bart_and_fixed_ones_have_the_same_loss(start_of, grids):
     task = dict(task_dir=plural(grids), **STORED)
     model, words, mixture = start_of("merged", **task)
@@ -201,13 +195,3 @@ def test_router_and_vector_are_trained_only_if_requested(grids, mixture_of, trai
     assert {key.split(".")[0] for key in moved(before, after)} == parts
     assert load_task_vectors(best)[0] == ["plural"]
     assert routes(grids / training) == {f"random vector; {words}"}
-
-
-def test_a_fixed_route_does_not_change_while_its_experts_are_trained(grids, mixture_of):
-    before, after, best = trained(grids, mixture_of, "fixed_soft", "soft", eval_period=100)
-    assert {name for name in after if name.startswith(("router.", "task_vectors."))} == set()
-    model = load_mixture(best)
-    mixture = load_mixture(mixture_of("soft") / "best")
-    assert torch.equal(model.routes_for(["plural"]), mixture.routes_for(["plural"]))
-    assert any(".experts.0." in name for name in moved(before, after))
-    assert any(".experts.1." in name for name in moved(before, after))

@@ -1,11 +1,22 @@
-"""Whole commands in bf16, the scripts' precision on a GPU: a process has one, of the flag or the launcher."""
+"""Commands in bf16, with the precision of the flag or the launcher, and the projection to the vocabulary."""
 
 import pytest
+import test_ranking
 import tiny_vectors
+import torch
+from accelerate import Accelerator
+from test_ranking import ROUTES
+from tiny_files import Words
 from tiny_grids import QUICK, finetune, results
-from tiny_runs import run, typed
+from tiny_runs import run
+from tiny_steps import settings_with
 
-from routing_moe.cli import ablate
+from routing_moe.evaluation.route_losses import losses_of_files
+from routing_moe.evaluation.scored_files import Decoding
+from routing_moe.evaluation.scoring import answer
+from routing_moe.model import projection
+from routing_moe.model.projection import Projection
+from routing_moe.optim.step import Stepper
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 
@@ -41,12 +52,82 @@ def test_fine_tuning_with_vectors_and_routes(grids, mixture, tmp_path, training,
     assert all(results(tmp_path / "grid")["route"].str.contains("vector learned from 12 examples") == learns)
 
 
-def test_ablation(mixture, tmp_path):
-    command = [mixture, "--max_examples", "1", "--output_dir", tmp_path / "ablation"]
-    assert ablate.main([*map(str, command), *typed(BF16)]) == 0
-
-
 @pytest.mark.parametrize("method", ["finetuned_text", "fisher", "gradient"])
 def test_task_vectors(world, tmp_path, method):
     flags = BF16 | dict(tasks=["colour"])
     assert tiny_vectors.run(method, world.gym, world.bart, tmp_path / "vectors", **flags) == 0
+
+
+# ---- the projection to the vocabulary: float32 in every evaluation, bf16 in training
+
+
+file = test_ranking.file  # the fixture
+GENERATED, RANKED = (
+    Decoding(num_beams=2, max_output_length=5, scoring=scoring) for scoring in ("generate", "rank")
+)
+EVALUATIONS = {
+    "generation": lambda model, file, accelerator: answer(model, Words(), [file], GENERATED, accelerator),
+    "ranking": lambda model, file, accelerator: answer(model, Words(), [file], RANKED, accelerator),
+    "loss": lambda model, file, accelerator: losses_of_files(model, [file], GENERATED, accelerator),
+}
+
+
+@pytest.fixture
+def in_bf16():
+    return Accelerator(cpu=True, mixed_precision="bf16")
+
+
+@pytest.fixture
+def logits(monkeypatch) -> list[torch.dtype]:
+    """The types of all logits that are computed."""
+    found, linear = [], torch.nn.functional.linear
+
+    def noting(inputs, weight, bias=None):
+        product = linear(inputs, weight, bias)
+        if len(weight) == 60:  # the vocabulary
+            found.append(product.dtype)
+        return product
+
+    monkeypatch.setattr(torch.nn.functional, "linear", noting)
+    return found
+
+
+@pytest.mark.parametrize("evaluation", EVALUATIONS)
+@pytest.mark.parametrize("kind", ["one-hot", "soft", "merged parameters", "one expert"])
+def test_evaluations_project_in_float32(make_model, file, in_bf16, logits, evaluation, kind):
+    model = make_model(dtype=torch.float32, **ROUTES[kind])
+    EVALUATIONS[evaluation](model, file, in_bf16)
+    assert set(logits) == {torch.float32}
+
+
+def test_training_projects_in_bf16(make_model, examples, in_bf16, logits):
+    model = make_model(dtype=torch.float32)
+    Stepper(model, examples, settings_with(), in_bf16).step(0)
+    assert set(logits) == {torch.bfloat16}
+
+
+@torch.no_grad()
+def test_other_products_of_an_evaluation_stay_in_bf16(make_model, batch, in_bf16):
+    model = make_model(dtype=torch.float32, num_experts=1)
+    types = []
+    model.model.decoder.layers[-1].experts[0].fc2.register_forward_hook(
+        lambda module, inputs, output: types.append(output.dtype)
+    )
+    with in_bf16.autocast():
+        model(**batch)
+    assert types == [torch.bfloat16]
+
+
+@torch.no_grad()
+def test_products_in_float32_may_use_tf32_on_cuda_alone(monkeypatch):
+    layer, found = Projection(4, 6, bias=False), []
+    monkeypatch.setattr(
+        torch.nn.functional, "linear", lambda *_: found.append(torch.get_float32_matmul_precision())
+    )
+    before = torch.get_float32_matmul_precision()
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.rand(2, 4))
+        with projection.tf32_allowed("cuda"):
+            layer(torch.rand(2, 4))
+    assert (before, found) == ("highest", ["highest", "high"])
+    assert torch.get_float32_matmul_precision() == before

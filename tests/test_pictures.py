@@ -1,6 +1,5 @@
 """What pictures show: every value at its row and column with the right name; legible, whole, repeatable."""
 
-from dataclasses import replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -264,14 +263,3 @@ def test_loads_are_the_measures_of_each_layer():
     assert first.get_ydata().tolist() == pytest.approx([1, 0.5])
     assert second.get_ydata().tolist() == pytest.approx([0, 0.5])
     assert (first.get_xdata() < second.get_xdata()).all()
-
-
-def test_runs_with_different_layers_are_drawn_at_their_layers():
-    few = replace(routes(3, 2, 2), layers=("enc 2", "dec 10"), name="few")
-    figure = lines.plot_load([few, routes(5, 4, 3)])
-    names = ["enc 0", "enc 1", "enc 2", "dec 0", "dec 1", "dec 10"]
-    assert texts_of(figure.axes[-1].get_xticklabels()) == names
-    first, second = marks(figure.axes[1])
-    assert np.round(first.get_xdata()).tolist() == [2, 5]
-    assert np.round(second.get_xdata()).tolist() == [0, 1, 3, 4]
-    assert legend_of(figure) == ["few, step 500 (3 tasks)", "run, step 500 (5 tasks)"]

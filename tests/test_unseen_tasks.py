@@ -271,17 +271,6 @@ def test_given_vectors_are_frozen_or_learned_predict_and_keep_their_scores(world
     assert (folder / "best/other-eval-test_tasks-test-performance.csv").is_file()
 
 
-def test_a_task_that_a_file_of_routes_lacks_has_no_route_to_copy_from_a_router(finished, world, tmp_path):
-    (tmp_path / "routes.json").write_text('{"colour": 1}')
-    (tmp_path / "split.json").write_text('{"train": ["count"], "dev": [], "test": ["colour", "plural"]}')
-    folder = world.copy(finished, "along_a_file")
-    asked = dict(task_routes=tmp_path / "routes.json", task_vector="nearest", prefix="file-")
-    asked |= dict(custom_tasks_splits=tmp_path / "split.json")
-    assert run(world.gym, world.bart, folder, **ONLY | asked) == 0
-    scores = pd.read_csv(folder / "best/file-eval-test_tasks-test-performance.csv", index_col=0)
-    assert list(scores["route"]) == ["given route", "average: no route"]
-
-
 # ---- mistakes
 
 
