@@ -87,23 +87,13 @@ def test_a_resumed_run_takes_the_rows_of_its_file(world, contested, slow, monkey
     assert_same_run(world.run("contested_stopped", **changed, resume=True), contested)
 
 
-@pytest.mark.parametrize(
-    ("content", "error"),
-    [
-        ("[1, 2", "is not valid JSON"),
-        ('{"above": 1, "rows": {}}', "has no 'train_rows'; `train"),
-        ('{"above": 1, "rows": {}, "train_rows": 72, "data": 1, "scoring_flops": 1}', "numbers other"),
-    ],
-)
-def test_a_damaged_file_of_rows_is_an_error(content, error, world, contested, slow, tmp_path, capsys):
+def test_rows_of_other_data_are_an_error(world, contested, slow, tmp_path, capsys):
     copy = shutil.copytree(contested, tmp_path / "run")
     reopen(copy)
-    (copy / "contested.json").write_text(content)
-    capsys.readouterr()
+    saved = json.loads((copy / "contested.json").read_text())
+    (copy / "contested.json").write_text(json.dumps(saved | {"data": 1}))
     assert run(world.gym, world.bart, copy, **LORA, contested_above=slow[0], resume=True) == 2
-    written = capsys.readouterr().err
-    assert "Traceback" not in written
-    assert f"contested.json {error}" in written.split("error: ")[1]
+    assert "contested.json numbers other train rows" in capsys.readouterr().err
 
 
 def test_nothing_is_trained_on_few_contested_rows(world, finished, capsys):

@@ -37,6 +37,7 @@ from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
 from routing_moe.report.page import read_curves
 from routing_moe.results.run_cost import read_cost
 from routing_moe.results.scores import read_scores
+from routing_moe.task_choice.contested import Contested
 
 # ---- ways to damage the bytes of a file
 
@@ -116,6 +117,7 @@ class Files:
         (folder / "new.jsonl").write_text('{"input": "hot", "options": ["cold", "wet"]}\n{"input": "dry"}\n')
         (folder / "routes.json").write_text('{"colour": [0, 1, 1], "count": [[0.5, 0.5], [1, 0], [0, 1]]}')
         (folder / "features.csv").write_text("task,odd,letter\ncolour,0,c\ncount,1,c\n")
+        Contested(1.0, {"colour": [0, 3], "count": [1]}, 72, 5, 1000).write(folder)
         (folder / "text").mkdir()
         save_task_vectors(folder / "text", ["colour", "count"], torch.ones(2, 3).numpy())
         torch.save(load_backbone(self.bart).state_dict(), folder / "plain.pt")
@@ -156,6 +158,7 @@ READERS = {
     "out/run.json": lambda path: settings_of_run(path.parent),
     "out/cost.json": lambda path: read_cost(path.parent),
     "out/losses.csv": lambda path: read_curves(path, "steps"),
+    "contested.json": lambda path: Contested.load(path.parent),
     "out/1-steps/route.npy": lambda path: load_routes(path.parents[1]),
     "out/best/checkpoint.json": lambda path: load_progress(path.parent),
     "out/best/eval-dev-performance.csv": read_scores,

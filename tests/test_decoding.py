@@ -49,18 +49,6 @@ def cross_rows(monkeypatch):
     return seen
 
 
-def test_a_plain_bart_gives_the_same_sequences(make_model, inputs, cross_rows):
-    model = make_model(bart_fields=dict(init_std=0.8))
-    bart = model.to_bart(torch.eye(3)[[0, 1, 2, 0]])
-    for limits in (dict(max_length=12), dict(max_length=9, no_repeat_ngram_size=2, num_return_sequences=2)):
-        expected = bart.generate(**inputs, num_beams=BEAMS, **limits)
-        assert not cross_rows
-        assert torch.equal(generate_plain(bart, **inputs, num_beams=BEAMS, **limits), expected)
-        assert (4 * BEAMS, 4) in cross_rows
-        cross_rows.clear()
-    assert bart.config._attn_implementation == "sdpa"
-
-
 @pytest.mark.parametrize("vanilla", [[], [0]])
 def test_soft_routes_give_the_same_sequences(make_model, inputs, cross_rows, vanilla):
     model = make_model(bart_fields=dict(init_std=0.8), decoder_vanilla_layers=vanilla)
@@ -103,7 +91,8 @@ def test_other_plain_models_give_the_same_sequences(family, is_padded, cross_row
     inputs = {name: tensor for name, tensor in batch_of(model).items() if name != "labels"}
     if not is_padded:
         inputs = {"input_ids": inputs["input_ids"].clamp(min=3), "attention_mask": torch.ones(4, 9).long()}
-    for limits in (dict(max_length=12, min_length=5), dict(max_length=9, num_return_sequences=2)):
+    further = dict(no_repeat_ngram_size=2, num_return_sequences=2)
+    for limits in (dict(max_length=12, min_length=5), dict(max_length=9, **further)):
         expected = model.generate(**inputs, num_beams=BEAMS, **limits)
         assert not cross_rows
         assert torch.equal(generate_plain(model, **inputs, num_beams=BEAMS, **limits), expected)

@@ -1,7 +1,5 @@
 """Mean gradients as vectors: batched against one example at a time, projection, parts, mixtures."""
 
-import copy
-
 import numpy as np
 import pytest
 import tiny_vectors
@@ -91,21 +89,8 @@ def test_batches_give_the_mean_of_one_example_at_a_time(kind, weights, made_mode
     expected = one_by_one(model, routes_1LE, task_examples, weights)
     assert_close(fast(model, routes_1LE, task_examples, weights, max_tokens=20), expected)  # some batches
     assert all(gradient.any() for name, gradient in expected.items() if not name.endswith("k_proj.bias"))
-
-
-def test_the_gradient_by_the_embeddings_includes_their_use_in_the_output_layer(made_model, task_examples):
-    model, routes_1LE = made_model("dense")
-    (gradient_VD,) = fast(model, routes_1LE, task_examples, "embeddings").values()
-    assert "lm_head.weight" not in fast(model, routes_1LE, task_examples, "all")
-    step, ends = 1e-6 * gradient_VD, []
-    with torch.no_grad():
-        for sign in (1, -1):
-            moved = copy.deepcopy(model)
-            moved.model.shared.weight += sign * step
-            assert torch.equal(moved.lm_head.weight, moved.model.shared.weight)
-            ends.append(np.mean([log_p(moved, routes_1LE, task_examples, i) for i in range(7)]))
-    assert (ends[0] - ends[1]) / 2e-6 == pytest.approx(gradient_VD.square().sum().item(), rel=1e-6)
-    assert gradient_VD[4:].any(dim=1).all()  # tokens that are in no text have a gradient, too
+    if weights == "embeddings":  # also of tokens that are in no text: the output layer has these weights
+        assert expected["model.shared.weight"][4:].any(dim=1).all()
 
 
 def test_a_mixture_of_equal_experts_has_the_gradient_of_the_dense_model(make_model, task_examples):

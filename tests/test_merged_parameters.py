@@ -93,14 +93,6 @@ def test_parameters_are_merged_in_their_own_precision(make_model, batch):
             torch.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-7, msg=name)
 
 
-def test_an_exported_merge_is_saved_without_the_mixture(make_model, batch, tmp_path):
-    model = make_model(dtype=torch.float32, expert_mixing="parameters")
-    merged = model.to_bart(torch.rand(L, E).softmax(-1))
-    merged.save_pretrained(tmp_path)
-    saved = BartForConditionalGeneration.from_pretrained(tmp_path).eval()
-    assert torch.equal(saved(**batch).logits, merged(**batch).logits)
-
-
 def test_router_gradients_are_equal_for_merging_per_task_and_per_example(make_model, batch):
     model, gradients = make_model(expert_mixing="parameters", router_mode="softmax").train(), []
     for groups in (TASK_IDS, None):
