@@ -173,13 +173,11 @@ def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
     [
         (dict(lines=["one", "", "two"]), "new.txt:2: the text is empty"),
         (dict(lines=['{"input": 3}'], name="new.jsonl"), 'new.jsonl:1: expected {"input": text'),
-        (dict(lines=['{"input": "a", "options": "yes"}'], name="new.jsonl"), "new.jsonl:1: expected {"),
         (dict(lines=[UNUSUAL_JSON[0][0]], name="new.jsonl"), f"jsonl:1: {UNUSUAL_JSON[0][1]}"),
         (dict(lines=[]), "has no texts"),
         (dict(inputs="nowhere.txt"), "--inputs nowhere.txt: cannot be read (No such file"),
         (dict(task="colours"), "did you mean 'colour'"),
         (dict(task=None), "--task is not given"),
-        (dict(like=__file__, examples=__file__), "--like and --examples each determine the route"),
         (dict(task=None, task_routes="a.json"), "--task_routes needs --task"),
         (dict(options=["yes", ""]), "--options: an option is empty"),
         (dict(output_file="nowhere/a.jsonl"), "--output_file nowhere/a.jsonl: no such folder nowhere"),

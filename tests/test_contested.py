@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from test_route_losses import slow_loss
 from test_task_routes import FIXED
 from tiny_runs import TRAIN_TASKS, assert_equal, assert_same_run, contents, fail_in_step, reopen, run, weights
+from tiny_steps import slow_loss
 from transformers import AutoTokenizer
 
 from dataloader.encoding import TextFormat, encode

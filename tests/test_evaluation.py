@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import one_hot_routes
 from tiny_files import LONGEST, Words, accelerator, file_of
+from tiny_steps import slow_losses
 
 from routing_moe.evaluation import batches
 from routing_moe.evaluation.batches import (
@@ -18,9 +20,10 @@ from routing_moe.evaluation.batches import (
     draws_of,
     routes_of_file,
 )
-from routing_moe.evaluation.route_losses import losses_of_files
+from routing_moe.evaluation.route_losses import losses_along, losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, Pool
 from routing_moe.evaluation.scoring import answer, generation_limits
+from routing_moe.io.accelerator import make_accelerator
 
 FILES = [file_of("a", 7), file_of("b", 3, n_options=3), file_of("c", 9, n_options=4), file_of("a", 5)]
 
@@ -200,3 +203,18 @@ def test_a_batch_that_runs_out_of_memory_is_answered_in_halves(make_model, monke
     assert sum(size > 2 for size in sizes) == 1, "the batches after it are halved at once"
     (found,) = losses_of_files(model, files, decoding, accelerator())
     np.testing.assert_allclose([*found.values()], [*losses.values()], rtol=1e-11)
+
+
+# ---- losses along given routes
+
+
+ONE_HOT = one_hot_routes([[0, 1, 2, 0], [2, 2, 1, 1]], 3)
+
+
+@pytest.mark.parametrize("mixing", ["outputs", "parameters"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_losses_equal_those_of_one_example_and_one_route_at_a_time(make_model, examples, mixing, soft):
+    model = make_model(route_source="average", expert_mixing=mixing).eval()
+    routes_KLE = torch.rand(2, 4, 3, dtype=torch.float64).softmax(dim=-1) if soft else ONE_HOT
+    losses_RK = losses_along(model, examples, routes_KLE, make_accelerator("no"))
+    np.testing.assert_allclose(losses_RK, slow_losses(model, examples, routes_KLE), rtol=1e-9)

@@ -2,30 +2,21 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from test_finetuning_routes import assert_is_the_bart_of
 from test_task_routes import FIXED, FORMS, PAIRS, SEEN
 from tiny_grids import QUICK, SAMPLES, TASK, by_sample
-from tiny_runs import ROWS
+from tiny_vectors import write_vectors
 
 from routing_moe.finetuning.starting_model import StartingModels
 from routing_moe.model.mixtures import load_mixture
-from routing_moe.model.task_vectors import save_task_vectors
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 
 KINDS = ("clusters", "file", "learned")
 # The first sample is like colour, the second like count.
-OF_SAMPLES = dict(zip((TASK, *SAMPLES), [[1, 0], [1, 0], [0, 1]], strict=True))
-
-
-def write_vectors(folder, rows: dict, **meta):
-    folder.mkdir(exist_ok=True)
-    save_task_vectors(folder, list(rows), np.array(list(rows.values())) + 3.0)
-    (folder / "meta.json").write_text(json.dumps({"seen": SEEN} | meta))
-    return folder
+OF_SAMPLES = dict(zip((TASK, *SAMPLES), [[4, 3], [4, 3], [3, 4]], strict=True))
 
 
 @pytest.fixture
@@ -38,8 +29,7 @@ def mixture_of(grids):
         place = grids.world / "given_inputs"
         place.mkdir(exist_ok=True)
         if kind == "clusters":
-            rows = dict(zip(ROWS, PAIRS, strict=True))
-            vectors = write_vectors(place / "vectors", rows)
+            vectors = write_vectors(place / "vectors", PAIRS, seen=SEEN)
             changed = dict(task_routes="clusters:2", taskvecs=vectors)
         else:
             (place / "routes.json").write_text(json.dumps(FORMS))
@@ -62,7 +52,7 @@ def tune(grids, mixture_of):
 
 def test_each_sample_gets_the_cluster_of_its_own_vector(tune, tmp_path):
     of_task = dict.fromkeys(SAMPLES, TASK)
-    vectors = write_vectors(tmp_path / "each", OF_SAMPLES, sample_of=of_task)
+    vectors = write_vectors(tmp_path / "each", OF_SAMPLES, seen=SEEN, sample_of=of_task)
     folder = tune("given_each", "clusters", taskvecs=vectors)
     found = by_sample(folder)
     assert found[SAMPLES[0]] == "cluster 0 (cosine 1.00); plain model"
@@ -80,7 +70,7 @@ def starting(grids, mixture_of, kind, **changed):
 
 
 def test_a_sample_starts_as_the_plain_bart_of_its_route(grids, mixture_of, tmp_path):
-    vectors = write_vectors(tmp_path / "new", {TASK: [0, 1]})
+    vectors = write_vectors(tmp_path / "new", {TASK: [3, 4]}, seen=SEEN)
     model, words, _, mixture = starting(grids, mixture_of, "clusters", taskvecs=vectors)
     assert words.endswith("; plain model")
     route_LE = torch.eye(2)[[1, 1, 1]]
@@ -88,7 +78,7 @@ def test_a_sample_starts_as_the_plain_bart_of_its_route(grids, mixture_of, tmp_p
 
 
 def test_logits_start_at_the_route_of_the_nearest_cluster(grids, mixture_of, tmp_path):
-    vectors = write_vectors(tmp_path / "new", {TASK: [0, 1]})
+    vectors = write_vectors(tmp_path / "new", {TASK: [3, 4]}, seen=SEEN)
     flags = dict(taskvecs=vectors, route_training="logits")
     model, words, *_ = starting(grids, mixture_of, "clusters", **flags)
     assert words.endswith("; logits trained")

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from slow_fisher import diagonal_fisher_one_by_one
+from tiny_vectors import diagonal_fisher_one_by_one
 from torch import nn
 
 from task.task_emb.gradients import (

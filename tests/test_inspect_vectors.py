@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.image import imread
 from mistakes import Place, assert_problem, refused
 
 from routing_moe.model.task_vectors import save_task_vectors
@@ -96,10 +95,7 @@ def test_tables_and_pictures_of_two_folders(place, capsys):
     printed = capsys.readouterr()
     written = (place.out / "agreement.md").read_text()
     assert printed.out.startswith(written)
-    for path in place.out.iterdir():
-        assert path.suffix in printed.out
     assert "\n6 tasks, without extra\n" in written
-    assert imread(place.out / "similarity.png").std() > 0
 
 
 @pytest.mark.usefixtures("empty_pictures")

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_route_losses import slow_losses
 from test_task_routes import FIXED, ONLY
 from tiny_grids import QUICK, by_sample, finetune
 from tiny_runs import METRICS, TRAIN_TASKS, World, run, write_new_tasks
+from tiny_steps import slow_losses
 
 from dataloader.errors import InputError
 from routing_moe.io.accelerator import make_accelerator

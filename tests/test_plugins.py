@@ -250,8 +250,6 @@ def test_a_score_that_is_not_a_number_ends_a_command_that_names_the_task(mine, t
     error = "error: task opposite: the metric one returned nan; it must return one finite number\n"
     assert run(mine.gym, mine.bart, tmp_path / "run", plugin=mine.plugin, total_steps=1) == 2
     assert capsys.readouterr().err.endswith(error)
-    assert train.main(["--do_predict", "--prefix", "nan_", "--output_dir", str(mine.learned)]) == 2
-    assert capsys.readouterr().err.endswith(error)
     flags = dict(task_dir=mine.gym / "opposite", learning_rate_list=[0.01], num_beams=None)
     assert finetune.main(grid_flags(mine.gym, mine.bart, tmp_path / "grid", **QUICK | flags)) == 2
     assert capsys.readouterr().err.endswith(error)

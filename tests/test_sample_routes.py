@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_grids import QUICK, SAMPLES, TASK, by_sample, outcomes, results
 from tiny_runs import TRAIN_TASKS
+from tiny_vectors import write_vectors
 
 from routing_moe.finetuning.starting_model import StartingModels
 from routing_moe.io.arrays import load_arrays
@@ -30,15 +31,6 @@ def along(grids, name: str, **changed):
 
 def of_both(what: str) -> dict[str, str]:
     return {name + best: f"{what}: {name}" for name in SAMPLES for best in ("", "_best")}
-
-
-def write_vectors(folder, names, vectors_ND):
-    """Returns the folder, with these vectors of the task and its samples."""
-    folder.mkdir()
-    save_task_vectors(folder, names, vectors_ND)
-    meta = {"seen": "labelled rows of one sample", "sample_of": dict.fromkeys(SAMPLES, TASK)}
-    (folder / "meta.json").write_text(json.dumps(meta))
-    return folder
 
 
 # ---- nearest
@@ -106,7 +98,9 @@ def test_text_vectors_of_train_tasks_are_kept_with_the_checkpoint(nearest, grids
 def given(tmp_path):
     """A folder with different vectors of the task and of each of its samples."""
     names, vectors_ND = [TASK, *SAMPLES], np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
-    return write_vectors(tmp_path / "given", names, vectors_ND), dict(zip(names, vectors_ND, strict=True))
+    rows = dict(zip(names, vectors_ND, strict=True))
+    meta = dict(seen="labelled rows of one sample", sample_of=dict.fromkeys(SAMPLES, TASK))
+    return write_vectors(tmp_path / "given", rows, **meta), rows
 
 
 def test_each_sample_is_routed_by_its_given_vector(grids, given):

@@ -10,11 +10,12 @@ import torch
 from mistakes import assert_problem
 from test_unseen_tasks import SCORES
 from tiny_runs import NO_LEARNING, TRAIN_TASKS, assert_equal, assert_same_run, contents, run, typed, weights
+from tiny_vectors import write_vectors
 
 from dataloader.metrics import evaluate
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.merge import main as merge
-from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
+from routing_moe.model.task_vectors import load_task_vectors
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -29,7 +30,8 @@ FORMS = {
     "plural": [[1, 0, 0], [0.5, 0.5, 0], [0, 1, 0]],
 }
 TASKS = (*TRAIN_TASKS, "plural")
-PAIRS = [[1, 0], [0, 1], [1, 0.1], [0.1, 1]]  # vectors of TASKS: colour is like opposite, count like plural
+# Vectors of TASKS: colour is like opposite, count like plural.
+PAIRS = dict(zip(TASKS, [[4, 3], [3, 4], [4, 3.1], [3.1, 4]], strict=True))
 SEEN = "labelled rows of one sample"
 CLUSTERS = FIXED | dict(task_routes="clusters:2")
 NO_ROUTER = dict(router_hidden_dim=None, taskvecs_dim=None, router_lr=None, task_model_lr=None)
@@ -50,19 +52,10 @@ RUNS = {
 }
 
 
-def write_vectors(folder, vectors_ND=PAIRS, names=TASKS, **meta):
-    """Returns the folder, with these task vectors."""
-    folder.mkdir()
-    save_task_vectors(folder, list(names), np.array(vectors_ND) + 3.0)
-    if meta:
-        (folder / "meta.json").write_text(json.dumps(meta))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     """A folder with PAIRS, the vectors of TASKS. Must not be changed."""
-    return write_vectors(tmp_path_factory.mktemp("pairs") / "vectors", seen=SEEN)
+    return write_vectors(tmp_path_factory.mktemp("pairs"), PAIRS, seen=SEEN)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +199,7 @@ def test_clusters_of_vectors_are_experts_and_unseen_tasks_get_the_nearest(cluste
     assert "2 clusters of 2, 1 tasks; mean silhouette " in (clusters / "log.txt").read_text()
     names, kept_ND = load_task_vectors(clusters / "best")
     assert names == list(TASKS)
-    assert np.allclose(kept_ND, np.array(PAIRS) + 3)
+    assert np.allclose(kept_ND, list(PAIRS.values()))
     assert np.array_equal(weights(clusters / "best")["route_vectors"].numpy(), kept_ND)
     table = pd.read_csv(clusters / "clusters.csv")
     assert table[["clusters", "sizes"]].values.tolist() == [[2, "2 1"]]
@@ -274,7 +267,7 @@ def test_an_unseen_task_is_scored_along_its_nearest_cluster(clusters, pairs, wor
     before = (folder / SCORES).read_bytes()
     assert run(world.gym, world.bart, folder, **ONLY, task_routes="clusters:2", taskvecs=pairs) == 0
     assert (folder / SCORES).read_bytes() == before
-    new = write_vectors(tmp_path / "new", [[1, 0]], ["plural"])
+    new = write_vectors(tmp_path / "new", {"plural": [4, 3]})
     capsys.readouterr()
     assert run(world.gym, world.bart, folder, **ONLY, taskvecs=new) == 2
     assert "/best has another vector of plural" in capsys.readouterr().err
@@ -283,7 +276,7 @@ def test_an_unseen_task_is_scored_along_its_nearest_cluster(clusters, pairs, wor
 
 
 def test_a_task_that_training_did_not_know_gets_the_route_of_its_vector(world, tmp_path):
-    known = write_vectors(tmp_path / "known", PAIRS[:3], TRAIN_TASKS)
+    known = write_vectors(tmp_path / "known", {task: PAIRS[task] for task in TRAIN_TASKS})
     folder = world.run("outside/later", **CLUSTERS, taskvecs=known, total_steps=1)
     assert "plural" not in model_of(folder).config.task_names
     assert run(world.gym, world.bart, folder, **ONLY) == 0
@@ -291,7 +284,7 @@ def test_a_task_that_training_did_not_know_gets_the_route_of_its_vector(world, t
     assert (row["route"], row["vector_seen"]) == ("average: no vector", "nothing")
     log = (folder / "eval_log.txt").read_text()
     assert "note: no route and no vector of plural: all experts have equal weights" in log
-    new = write_vectors(tmp_path / "new", [[0, 1]], ["plural"])
+    new = write_vectors(tmp_path / "new", {"plural": [3, 4]})
     assert run(world.gym, world.bart, folder, **ONLY, taskvecs=new) == 0
     row = scores_of(folder).loc["plural"]
     assert (row["route"], row["vector_seen"]) == ("cluster 1 (cosine 1.00)", "unknown")

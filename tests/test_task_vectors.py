@@ -9,9 +9,18 @@ import pytest
 import tiny_vectors
 import torch
 from forks import FORK, killed
-from slow_fisher import diagonal_fisher_one_by_one
 from tiny_runs import ROWS, TRAIN_TASKS, typed, write_bart, write_gym
-from tiny_vectors import METHODS, SENTENCES, WITH_A_BART, loaded, meta, same_vectors, settings_of, vectors
+from tiny_vectors import (
+    METHODS,
+    SENTENCES,
+    WITH_A_BART,
+    diagonal_fisher_one_by_one,
+    loaded,
+    meta,
+    same_vectors,
+    settings_of,
+    vectors,
+)
 from transformers import AutoTokenizer
 
 from dataloader.encoding import TextFormat

@@ -10,9 +10,9 @@ import torch
 from conftest import without_pictures
 from forks import in_two_processes, killed
 from mistakes import Place, assert_problem, refused
-from test_route_losses import slow_loss
 from test_task_routes import FIXED
 from tiny_runs import METRICS, ROWS, World, contents, typed
+from tiny_steps import slow_loss
 from transformers import AutoTokenizer
 
 from dataloader.encoding import TextFormat, encode

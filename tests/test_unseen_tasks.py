@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from mistakes import assert_problem, complaint
 from tiny_runs import TRAIN_TASKS, assert_equal, run, weights, write_new_tasks
+from tiny_vectors import write_vectors
 
 from dataloader.encoding import TextFormat
 from routing_moe import RoutingBartForConditionalGeneration
@@ -205,26 +206,14 @@ def test_a_task_missing_in_the_checkpoint_is_scored_with_given_text_vectors(fini
 # ---- given vectors
 
 
-@pytest.fixture
-def given(tmp_path):
-    """given(names, vectors_ND): a folder of task vectors."""
-
-    def write(names, vectors_ND):
-        (tmp_path / "given").mkdir()
-        save_task_vectors(tmp_path / "given", names, np.asarray(vectors_ND))
-        return tmp_path / "given"
-
-    return write
-
-
-def test_an_unseen_task_is_scored_with_the_route_of_its_given_vector(finished, world, given):
+def test_an_unseen_task_is_scored_with_the_route_of_its_given_vector(finished, world, tmp_path):
     folder = world.copy(finished, "by_given")
     before = weights(folder / "best")
     model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
     # The vector of another task, so that the scores are those of that task's route.
     vector = before["task_vectors.weight"][model.config.task_names.index("count")]
-    vectors = given(["plural", "count"], np.stack([vector, vector * 0 + 5]))
-    (vectors / "meta.json").write_text('{"seen": "labelled rows of all samples"}')
+    rows = {"plural": vector.numpy(), "count": np.full(8, 5.0)}
+    vectors = write_vectors(tmp_path, rows, seen="labelled rows of all samples")
     assert run(world.gym, world.bart, folder, **ONLY, taskvecs=vectors) == 0
     scores = pd.read_csv(folder / SCORES, index_col=0)
     assert list(scores["route"]) == ["given vector"]
@@ -234,20 +223,20 @@ def test_an_unseen_task_is_scored_with_the_route_of_its_given_vector(finished, w
     assert_scored_as_with(model, vector, folder, world.copy(finished, "by_given_by_hand"), world)
 
 
-def test_train_tasks_keep_their_own_vectors(finished, world, given):
+def test_train_tasks_keep_their_own_vectors(finished, world, tmp_path):
     folder = world.copy(finished, "given_for_trained")
     before = pd.read_csv(folder / "best/eval-test-performance.csv", index_col=0)
-    vectors = given(TRAIN_TASKS, np.full((3, 8), 9.0))
+    vectors = write_vectors(tmp_path, dict.fromkeys(TRAIN_TASKS, np.full(8, 9.0)))
     assert run(world.gym, world.bart, folder, **ONLY | dict(predict_split="train"), taskvecs=vectors) == 0
     after = pd.read_csv(folder / "best/eval-test-performance.csv", index_col=0)
     pd.testing.assert_frame_equal(after, before)
 
 
-def test_given_vectors_are_frozen_or_learned_predict_and_keep_their_scores(world, given, capsys):
+def test_given_vectors_are_frozen_or_learned_predict_and_keep_their_scores(world, tmp_path, capsys):
     vectors = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
     names = ["opposite", "count", "colour", "plural", "elsewhere"]
-    kept = dict(taskvecs=given(names, vectors), taskvecs_dim=None, total_steps=2, eval_period=2)
-    (kept["taskvecs"] / "meta.json").write_text('{"seen": "labelled rows of one sample"}')
+    write_vectors(tmp_path, dict(zip(names, vectors, strict=True)), seen="labelled rows of one sample")
+    kept = dict(taskvecs=tmp_path, taskvecs_dim=None, total_steps=2, eval_period=2)
     folder = world.run("frozen_given", **kept, freeze_task_model=True, **PREDICTING)
     model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
     assert model.config.task_names == names

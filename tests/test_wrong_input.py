@@ -43,14 +43,12 @@ class Trap:
 FLAGS = [
     (dict(learning_rate=-1), "--learning_rate is -1.0; it must be 0 or greater"),
     (dict(minimum_tau=3), "--minimum_tau is 3.0, above --initial_tau 2.0; the temperature falls"),
-    (dict(router_mode="gumbel_sofmax_st"), "--router_mode is 'gumbel_sofmax_st'; choose from softmax,"),
     (dict(avg_routing=True, random_routing=True), "--avg_routing and --random_routing each set the source"),
     (dict(checkpoint="<here>"), "--initialize_from_vanilla and --checkpoint each name a start"),
     (dict(initialize_from_vanilla=None, checkpoint="<bart>", checkpoint_name="last"), "--checkpoint and"),
     (dict(select_by="rank_accuracy"), "--select_by is rank_accuracy, but no task of"),
     (dict(do_predict=True, predict_split="dev"), "--predict_split is 'dev', but this section of"),
     (dict(router_nn_type="table", taskvecs="<here>"), "--taskvecs: the task vectors of --router_nn_type"),
-    (dict(lr=0.1), "unrecognized arguments: --lr 0.1; did you mean --learning_rate?"),
     # ---- of the model, whose configuration is read
     (dict(task_level_random_n=2), "--task_level_random_n needs --task_level_random_routing"),
     (dict(lora_rank=2), "--lora_rank needs --expert_kind lora"),
@@ -101,10 +99,8 @@ def deep(place):
 
 
 FILES = [
-    (dict(custom_tasks_splits="<here>/no.json"), "--custom_tasks_splits <here>/no.json: no such file"),
     ({}, "--train_dir <gym> has no split.json; give --custom_tasks_splits", removed("gym/split.json")),
     ({}, "<gym>/split.json: no task 'cuont' in", lambda place: place.split(train=["colour", "cuont"])),
-    ({}, '<gym>/ontology.json: "words" must be an', written("gym/ontology.json", {"words": ["colour"]})),
     ({}, "--expert_kind is 'layer'; only a BART has complete layers as experts", other_family),
     ({}, "--model <bart>: its tokenizer has ... more than the 50 embeddings of its model", small_vocabulary),
 ]
@@ -150,7 +146,6 @@ ROUTES = [
     (CLUSTERS | dict(taskvecs_dim=9), "--taskvecs_dim is 9, but the vectors of <here>/vectors", vectors()),
     (FIXED | dict(task_routes="ontolgy"), "--task_routes is 'ontolgy'; give a file"),
     (FIXED | dict(task_routes="lowest_loss"), "--task_routes is lowest_loss, ... leave --do_train out"),
-    (FILE, "--task_routes <here>/routes.json: the route of colour", routes(ALL | {"colour": -1})),
     (FILE | dict(num_experts=2), "--task_routes <here>/routes.json: the", routes(ALL | {"count": 3})),
     (FILE | dict(avg_routing=True), "--avg_routing and --task_routes each set the source of", routes(FORMS)),
     (FIXED | dict(task_routes="clusters:2"), "--task_routes is clusters:2, clusters of the vectors of"),

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torch.nn import functional as F
+from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader.encoding import EncodedExamples, Ragged
 from routing_moe.config.flags import parse
@@ -86,3 +88,22 @@ def merged_one_by_one(layer, weights_GE) -> list[dict[str, torch.Tensor]]:
         {name: sum(w * own[name] for w, own in zip(weights_E, named, strict=True)) for name in named[0]}
         for weights_E in weights_GE
     ]
+
+
+def slow_losses(model, examples, routes_KLE) -> np.ndarray:
+    """Returns the losses (R, K), one example and one route at a time."""
+    losses = [
+        [slow_loss(model, examples, i, route_LE) for route_LE in routes_KLE] for i in range(len(examples))
+    ]
+    return np.array(losses)
+
+
+def slow_loss(model, examples, i: int, route_LE) -> float:
+    batch = examples.collate([i], pad_token_id=model.config.pad_token_id)
+    labels = batch.pop("labels")
+    del batch["task_ids"]
+    start = model.config.decoder_start_token_id
+    inputs = shift_tokens_right(labels, model.config.pad_token_id, start)
+    with torch.no_grad():
+        logits = model(**batch, decoder_input_ids=inputs, routes=route_LE[None]).logits
+    return float(F.cross_entropy(logits[0], labels[0], reduction="sum"))

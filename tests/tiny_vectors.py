@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import torch
 from accelerate.state import AcceleratorState
 from tiny_runs import typed
 
 from routing_moe.config.flags import parse
-from routing_moe.model.task_vectors import load_task_vectors
+from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
 from task.task_emb import settings
 from task.task_emb.job import method_of
 
@@ -76,7 +78,31 @@ def meta(folder: Path) -> dict:
     return json.loads((folder / "meta.json").read_text())
 
 
+def write_vectors(folder: Path, rows: dict, **meta) -> Path:
+    """Returns the folder, with the vectors (D,) of these names and meta data, if some are given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_task_vectors(folder, list(rows), np.array(list(rows.values())))
+    if meta:
+        (folder / "meta.json").write_text(json.dumps(meta))
+    return folder
+
+
 def same_vectors(folder: Path, expected: Path) -> bool:
     """Returns whether both folders have the same tasks and vectors, bit for bit."""
     files = ("id2task.json", "task_vecs.npy")
     return all((folder / name).read_bytes() == (expected / name).read_bytes() for name in files)
+
+
+def diagonal_fisher_one_by_one(log_likelihood, parameters, batches):
+    """As `task.task_emb.gradients.diagonal_fisher`, by a backward pass per example: the slow reference."""
+    squares = []
+    for batch in batches:
+        for i in range(len(next(iter(batch.values())))):
+            leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+            example = {name: tensor[i] for name, tensor in batch.items()}
+            gradients = torch.autograd.grad(log_likelihood(leaves, example), list(leaves.values()))
+            squares.append([gradient.double() ** 2 for gradient in gradients])
+    if not squares:
+        raise ValueError("no examples")
+    sums = [torch.stack(of_parameter).mean(dim=0) for of_parameter in zip(*squares, strict=True)]
+    return dict(zip(parameters, sums, strict=True))
