@@ -178,6 +178,7 @@ def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
         (dict(inputs="nowhere.txt"), "--inputs nowhere.txt: cannot be read (No such file"),
         (dict(task="colours"), "did you mean 'colour'"),
         (dict(task=None), "--task is not given"),
+        (dict(like=__file__, examples=__file__), "--like and --examples each determine the route"),
         (dict(task=None, task_routes="a.json"), "--task_routes needs --task"),
         (dict(options=["yes", ""]), "--options: an option is empty"),
         (dict(output_file="nowhere/a.jsonl"), "--output_file nowhere/a.jsonl: no such folder nowhere"),

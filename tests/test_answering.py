@@ -181,14 +181,6 @@ def test_the_score_is_the_mean_log_probability_of_the_answer(place, beams, reque
         assert one.answer == model.tokenizer.decode(sequence_1T[0], skip_special_tokens=True).strip()
 
 
-def test_beams_are_those_of_any_attention(finished):
-    model = load(finished, num_beams=3)
-    expected = model.answer("count", TEXTS)
-    model.model.set_attn_implementation("eager")
-    assert model.answer("count", TEXTS) == expected
-    assert model.model.last_plain[0].config._attn_implementation == "eager"
-
-
 def test_options_are_ranked_with_their_scores(finished):
     model = load(finished)
     options = ("green", "a dog", "3")

@@ -133,21 +133,6 @@ def test_examples_of_equal_routes_share_a_plain_bart_and_others_the_routing_mode
     assert sorted(len(own) for _, own in merged) == [3, 9, 12]
 
 
-def test_few_examples_on_a_one_hot_route_are_decoded_with_those_of_other_routes(make_model):
-    model = make_model()
-    routes_NLE = torch.zeros(4, 4, 3, dtype=torch.float64)
-    for task in range(4):
-        routes_NLE[task, :, task % 3] = 1
-    model.use_routes("fixed", routes_NLE)
-    few, enough = file_of("a", ENOUGH_ON_CPU - 1), file_of("c", ENOUGH_ON_CPU)
-    mixed = groups_of(model, files=[few, enough, file_of("b", 2)])
-    assert [(plain, len(own)) for plain, own in mixed] == [
-        (True, ENOUGH_ON_CPU),
-        (False, len(few.examples) + 2),
-    ]
-    assert groups_of(model, files=[few]) == [(True, list(range(len(few.examples))))]
-
-
 def test_the_plain_bart_of_a_route_is_assembled_once(make_model, monkeypatch):
     monkeypatch.setattr(batches, "LONG_EXAMPLE", 30)
     model, assembled = model_of(make_model, "merged parameters"), []

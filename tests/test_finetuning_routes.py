@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_grids import NO_ROUTER, QUICK, SAMPLES, TASK, learned, predictions, results
 from tiny_runs import assert_equal, weights
+from tiny_vectors import write_vectors
 
 from routing_moe.config.finetune import Configuration
 from routing_moe.finetuning.starting_model import StartingModels
@@ -149,6 +150,12 @@ def test_task_random_routes_are_drawn_for_each_task_and_kept_from_a_run_that_has
 
 
 # ---- which vector
+
+
+def test_given_text_vectors_find_the_nearest_task(start_of, tmp_path):
+    rows = {task: [float(task in (TASK, "count")), 1.0] for task in (TASK, "colour", "count", "opposite")}
+    _, words, _ = start_of("one-hot", text_vectors=write_vectors(tmp_path, rows))
+    assert words == "vector of count (nearest by text, cosine 1.00); plain model"
 
 
 def test_a_vector_is_learned_from_each_sample_and_does_not_affect_the_next(grids, mixture_of):
