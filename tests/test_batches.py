@@ -12,7 +12,7 @@ from tiny_steps import OneOfSeveral, encoded
 
 from dataloader import TaskMixture, answer_choices, assign_to_ranks, micro_batches, step_examples
 from routing_moe.config.train import TrainSettings
-from routing_moe.model.counted_flops import example_flops, training_routes
+from routing_moe.model.counted_flops import example_flops
 from routing_moe.training.cost import training_cost
 
 SIZES = {9: 3, 2: 40, 5: 7, 4: 1}  # rows of each task id
@@ -93,11 +93,11 @@ def unequal():
 
 @pytest.mark.parametrize(("sampling", "share"), [("examples", 1 / 4), ("cap:3", 2 / 5), ("tasks", 1 / 2)])
 def test_the_cost_is_that_of_the_mixture(make_stepper, unequal, sampling, share):
-    stepper = make_stepper({"task_sampling": sampling, "train_batch_size": 10}, unequal, num_experts=1)
-    routes_BLE = training_routes(stepper.model, torch.tensor([0]))
-    short, long = example_flops(stepper.model, [[4, 11], [3, 6], [3, 6]], routes_BLE)
+    alone = {"max_tokens_per_micro_batch": 1}  # without padding
+    stepper = make_stepper(alone | dict(task_sampling=sampling, train_batch_size=10), unequal, num_experts=1)
+    short, long = example_flops(stepper.model, [[4, 11], [3, 6], [3, 6]], torch.ones(1, 2, 1))
     # Forty steps are 50 epochs of 8 draws.
-    found = training_cost(stepper, 40)["flops_per_example_unpadded"]
+    found = training_cost(stepper, 40)["flops_per_example"]
     assert found == pytest.approx(share * short + (1 - share) * long, rel=1e-6)
 
 

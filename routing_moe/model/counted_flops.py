@@ -18,9 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from routing_moe.model.loss import with_targets
-from routing_moe.model.route_sources import RouteBatch
 from routing_moe.model.routed_model import RoutedModel
-from routing_moe.model.selection import explore, random_one_hot, select_routes
 
 PRIMES = (100_003, 100_019, 100_043)  # S, T and K; they divide no other dimension of a model
 Terms = Counter  # {(exponents of S, T and K): factor}, a polynomial
@@ -68,27 +66,6 @@ def example_flops(model, lengths_3N: np.ndarray, routes_BLE: Tensor | None = Non
     return sum(terms) / (1 if routes_BLE is None else len(routes_BLE))
 
 
-def router_flops(model) -> float:
-    """Returns the FLOPs of a route, with the backward pass; 0 without parameters of it, NaN if unknown.
-
-    Of a source that reads inputs, those of an input of one token.
-    """
-    if model.router is None:
-        return 0
-    try:
-        one, meta = torch.zeros(1, dtype=torch.long, device="meta"), on_meta(model)
-        with Products() as products:
-            if model.config.has_router:
-                routes_NLE = meta.router(meta.task_vectors(one))
-            else:
-                routes_NLE = meta.router.routes(meta, RouteBatch(one, one[None]))
-            if routes_NLE.requires_grad:
-                routes_NLE.sum().backward()
-    except Exception:  # of any code, where it reads a value of a tensor on the meta device
-        return np.nan
-    return products.terms.total()
-
-
 def rows_flops(model, examples) -> int:
     """Returns the FLOPs of a forward pass of the plain model on all examples, without padding."""
     if isinstance(model, RoutedModel):  # whose merged weights would be a second copy of a large base
@@ -122,37 +99,6 @@ def active_parameters(model, routes_BLE: Tensor) -> int:
             parameters = [p for m in layer.linear_maps.values() for p in (m.lora_A, m.lora_B)]
         active -= float(1 - used_LE[rows].mean()) * sum(p.numel() for p in parameters)
     return round(active)
-
-
-def training_routes(model, task_ids_B: Tensor) -> Tensor:
-    """Returns routes (B, L, E) on the CPU with as many weights of 0 as in training.
-
-    One of them if all have equally many.
-    """
-    config, size = model.config, (len(task_ids_B), model.config.num_layers, model.config.num_experts)
-    if model.source.reads_inputs:  # which are not at hand: counted as if all experts ran
-        return torch.full((1, *size[1:]), 1 / size[2], requires_grad=has_gradient(model))
-    if not config.has_router and not model.source.is_drawn:
-        routes_BLE = model.draw_routes(task_ids_B).detach().float().cpu()
-        routes_BLE.requires_grad_(has_gradient(model))
-    elif model.source.is_drawn:
-        generator = torch.Generator().manual_seed(0)
-        routes_BLE = random_one_hot(size[:2], size[2], generator=generator).float()
-    else:
-        parts = (*model.router.parameters(), *model.task_vectors.parameters())
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            routes_BLE = select_routes(torch.zeros(size), config.router_mode, 1.0, top_k=config.router_top_k)
-            routes_BLE = explore(routes_BLE, config.exploration_epsilon)
-        routes_BLE.requires_grad_(any(p.requires_grad for p in parts))
-    used_BL = (routes_BLE != 0).sum(dim=-1)
-    alike = config.expert_mixing == "parameters" or bool((used_BL == used_BL[0]).all())
-    return routes_BLE[:1].detach().requires_grad_(routes_BLE.requires_grad) if alike else routes_BLE
-
-
-def has_gradient(model) -> bool:
-    """Returns whether routes have a gradient: of the parameters of their source."""
-    return model.router is not None and any(p.requires_grad for p in model.router.parameters())
 
 
 def on_meta(module: nn.Module) -> nn.Module:

@@ -150,7 +150,7 @@ class Stepper:
             self.model.train()
         self.model.config.router_temperature = self.temperature(step)
         seed_draws(self.model.device, self.settings.seed, step)  # the same routes on every process
-        routes_BLE = self.model.draw_routes(*self._read_by_routes(indices))
+        routes_BLE = self.draw_routes(indices)
         # All processes use the same draw: rounding differences in the logits could change a choice.
         drawn_BLE = self._of_main_process(routes_BLE.detach())
         leaf_BLE = drawn_BLE.detach().requires_grad_(routes_BLE.requires_grad)
@@ -169,13 +169,13 @@ class Stepper:
         numbers = {"loss": loss, "tokens": tokens, "grad_norm": norm}
         return numbers | {"lr_factor": factor, "route_entropy": entropy}
 
-    def _read_by_routes(self, indices: np.ndarray) -> tuple[Tensor, ...]:
-        """Returns what the source of routes reads of a step's examples: their tasks, or also their inputs."""
+    def draw_routes(self, indices: np.ndarray) -> Tensor:
+        """Returns the routes (B, L, E) of a step's examples, by their tasks, or also by their inputs."""
         task_ids_B = torch.from_numpy(self.examples.task_ids_N[indices])
         if not self.model.source.reads_inputs:
-            return (task_ids_B,)
+            return self.model.draw_routes(task_ids_B)
         prompts = self.examples.prompts(indices, pad_token_id=self.model.config.pad_token_id)
-        return task_ids_B, prompts["input_ids"], prompts["attention_mask"]
+        return self.model.draw_routes(task_ids_B, prompts["input_ids"], prompts["attention_mask"])
 
     def _of_main_process(self, routes_BLE: Tensor) -> Tensor:
         """Returns the routes of the main process, in every process."""

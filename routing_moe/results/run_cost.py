@@ -18,26 +18,7 @@ from routing_moe.io.run_folder import GROUPS_FILE, TRANSFER_FILE
 COST_FILE = "cost.json"
 EXAMPLE_COST = ("active_parameters", "total_parameters", "flops_per_example")  # shown in tables
 TRAINING_COST = (*EXAMPLE_COST, "steps", "total_flops")
-UNCOUNTED = "the FLOPs of its router cannot be counted"
 HOW_TO_GET_IT = "`train` writes it at the end; for a finished run, give its command again with --resume"
-
-
-def described_cost(cost: dict) -> str:
-    """Returns the cost as a line for the log."""
-    parameters = f"{in_units(cost['active_parameters'])} active of {in_units(cost['total_parameters'])}"
-    if cost["total_flops"] is None:
-        return f"parameters: {parameters}; {UNCOUNTED}"
-    start, total = "", cost["total_flops_with_start"]
-    if cost["start_unknown"]:
-        start = f", and the start (unknown: {cost['start_unknown']})"
-    elif total is None:
-        start = ", and the start (not counted)"
-    elif total != cost["total_flops"]:
-        start = f", {in_units(total)}FLOPs with the start"
-    return (
-        f"parameters: {parameters}; "
-        f"{in_units(cost['flops_per_example'])}FLOPs per example; {in_units(cost['total_flops'])}FLOPs{start}"
-    )
 
 
 def in_units(number: float) -> str:
@@ -60,15 +41,9 @@ def read_cost(run: str | Path) -> dict | None:
     if not path.is_file():
         return None
     cost = {"start_unknown": None} | load_json_object(path, "the cost of a run")
-    names = [*TRAINING_COST, "examples_per_step"]
-    if not cost["start_unknown"]:
-        names += ["steps_with_start"]
-        if cost.get("total_flops_with_start", math.nan) is not None:  # of a start that is not counted
-            names += ["total_flops_with_start"]
-    if cost.get("counted", True) is None:  # UNCOUNTED
-        names = [name for name in names if "flops" not in name]
-    for name in names:
-        if not (isinstance(cost.get(name), int | float) and 0 < cost[name] < math.inf):
+    with_start = () if cost["start_unknown"] else ("steps_with_start", "total_flops_with_start")
+    for name in (*TRAINING_COST, *with_start):
+        if not isinstance(cost.get(name), int | float):
             raise InputError(f"{path}: {name} is {cost.get(name)!r}, expected a number; {HOW_TO_GET_IT}")
     return cost
 
@@ -77,64 +52,55 @@ def reference_cost(run: str | Path) -> dict:
     """Returns the cost of the run of --equal_flops. Raises InputError if it has none."""
     if (cost := read_cost(run)) is None:
         raise InputError(f"--equal_flops {run} has no {COST_FILE}; {HOW_TO_GET_IT}")
-    if cost["total_flops"] is None:
-        raise InputError(f"--equal_flops {run}: {UNCOUNTED}; give --total_steps")
     return cost
 
 
-# ---- the run that a training starts from
+# ---- the runs that a training came from
 
 
 def with_start(cost: dict, start: Start, run: str | Path) -> dict:
-    """Returns the cost of a training in the folder `run` with that of the run which it started from.
+    """Returns the cost of a training in the folder `run`, with totals over all runs that it came from.
 
-    Totals include the start of that run, and the transfer matrix of given groups; null if unknown.
+    runs_before: {folder: [steps, FLOPs]} of the others, each once, and of the transfer matrix of groups.
+    start_unknown: why the totals are null.
     """
-    routes, transfer = Path(without_permutation(start.routes or "")[0]), {}
-    if routes.name == GROUPS_FILE and (routes.parent / TRANSFER_FILE).is_file():
-        transfer = load_json_object(routes.parent / TRANSFER_FILE, "how tasks were grouped")
-    places = [transfer.get("run")]
-    if _run_folder(places[0], run) is None:
-        places = _places_of_weights(start, run)
-    unknown, steps, flops = None, cost["steps"], cost["total_flops"]  # None: not counted
-    flops = flops and flops + transfer.get("total_flops", 0)
-    for place in places:
-        folder, lacking = _run_folder(place, run), f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"
-        saved = {} if folder else saved_fields(known_folder(place))
-        if saved and saved.get("model_type") not in MIXTURES and not saved.get("weights_seen"):
-            continue  # a plain model that no run has trained
-        earlier = read_cost(folder) if folder else {"start_unknown": lacking}
-        unknown = unknown or earlier["start_unknown"]
-        if not unknown:
-            steps += earlier["steps_with_start"]
-            before = earlier["total_flops_with_start"]
-            flops = flops and before and flops + before
-    if unknown:
-        steps = flops = None
-    totals = {"steps_with_start": steps, "total_flops_with_start": flops, "start_unknown": unknown}
-    return cost | {"start": next(iter(places), None), "starts": places} | totals
+    places, before, unknown = _places_of_weights(start), {}, None
+    routes = Path(without_permutation(start.routes or "")[0])
+    if routes.name == GROUPS_FILE and (matrix := routes.with_name(TRANSFER_FILE)).is_file():
+        found = load_json_object(matrix, "how tasks were grouped")
+        before[str(matrix.resolve())] = [0, found.get("total_flops", 0)]
+        if _run_folder(found.get("run"), run):  # not if its rows were too few for a training
+            places.append(found["run"])
+    for place in filter(None, places):
+        if folder := _run_folder(place, run):
+            earlier = read_cost(folder)
+            unknown = unknown or earlier["start_unknown"]
+            of_both = "" if "runs_before" in earlier else "_with_start"  # a file of an earlier version
+            before[str(folder)] = [earlier[f"{name}{of_both}"] for name in ("steps", "total_flops")]
+            before |= earlier.get("runs_before", {})
+        elif not _is_untrained(place):
+            unknown = unknown or f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"
+    own, steps, flops = [cost["steps"], cost["total_flops"]], None, None
+    if not unknown:
+        steps, flops = (sum(numbers) for numbers in zip(own, *before.values(), strict=True))
+    totals = {"steps_with_start": steps, "total_flops_with_start": flops}
+    return cost | totals | {"start_unknown": unknown, "runs_before": before}
 
 
-def _places_of_weights(start: Start, run: str | Path) -> list[str]:
+def _places_of_weights(start: Start) -> list[str | None]:
     """Returns the checkpoint of a start; of a merged one, that of its routes, and --vanilla_checkpoint."""
     place = start.described if start.checkpoint else start.vanilla
     merged = known_folder(place or "") / MERGE_FILE
     if place is None or not merged.is_file():
-        return [place] if place else []
+        return [place]
     settings = load_json_object(merged, "what a checkpoint was made of").get("settings", {})
-    routes, vanilla = settings.get("routes_from", place), settings.get("vanilla_checkpoint")
-    # The run of the routes may have started from the same weights, which count once.
-    counted = vanilla is None or _run_folder(vanilla, run) in _runs_to(routes, run)
-    return [routes] if counted else [routes, vanilla]
+    return [settings.get("routes_from", place), settings.get("vanilla_checkpoint")]
 
 
-def _runs_to(place: str | None, run: str | Path) -> list[Path]:
-    """Returns the run of a place, and all runs before it from which it started."""
-    if (folder := _run_folder(place, run)) is None:
-        return []
-    cost = read_cost(folder)
-    before = cost.get("starts", [cost.get("start")])  # earlier files have the first only
-    return [folder, *(run for place in before for run in _runs_to(place, folder))]
+def _is_untrained(place: str) -> bool:
+    """Returns whether a place is a plain model that no run has trained."""
+    saved = saved_fields(known_folder(place))
+    return bool(saved) and saved.get("model_type") not in MIXTURES and not saved.get("weights_seen")
 
 
 def _run_folder(place: str | None, run: str | Path) -> Path | None:

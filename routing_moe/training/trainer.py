@@ -30,9 +30,8 @@ from routing_moe.io.memory import peak_memory_gb
 from routing_moe.io.run_folder import CURVES_FILE
 from routing_moe.model.given_routes import layer_names
 from routing_moe.optim.step import Stepper, schedule_report
-from routing_moe.results.run_cost import described_cost
 from routing_moe.results.scores import mean_score
-from routing_moe.training.cost import write_cost
+from routing_moe.training.cost import described_cost, write_cost
 
 LOG_EVERY = 10  # steps between rows of the curves
 
