@@ -31,26 +31,10 @@ def history(n_steps=3, n_tasks=4, n_layers=4, n_experts=2, seed=0) -> History:
     return History("run", ONTOLOGY.tasks[:n_tasks], layers, steps, values_SNLE)
 
 
-def drops(layers, experts, column, names) -> pd.DataFrame:
-    index = pd.MultiIndex.from_product([layers, range(experts), names], names=["layer", "expert", column])
-    return pd.DataFrame({"drop": np.random.default_rng(0).normal(0, 0.1, len(index))}, index).reset_index()
-
-
-def category_drops(layers, experts, categories) -> pd.DataFrame:
-    return drops(layers, experts, "category", (*categories, "all"))
-
-
 def task_drops(n_tasks, layers, experts) -> pd.DataFrame:
-    return drops(layers, experts, "task", ONTOLOGY.tasks[:n_tasks])
-
-
-def feature_drops(names) -> pd.DataFrame:
-    rows = [
-        (name, group, 0.1 * number)
-        for number, name in enumerate(names)
-        for group in ("with feature", "without feature", "all")
-    ]
-    return pd.DataFrame(rows, columns=["feature", "group", "drop"])
+    columns = dict(layer=layers, expert=range(experts), task=ONTOLOGY.tasks[:n_tasks])
+    index = pd.MultiIndex.from_product(columns.values(), names=columns)
+    return pd.DataFrame({"drop": np.random.default_rng(0).normal(0, 0.1, len(index))}, index).reset_index()
 
 
 def correlated(n_layers, n_experts, n_features):
@@ -129,20 +113,17 @@ def similarity_maps(n_tasks, names):
     return heat_maps.plot_similarities(similarities(n_tasks, names), ONTOLOGY.tasks[-n_tasks:], ONTOLOGY)
 
 
-KINDS, FEATURES = [f"category {n}" for n in range(9)], [f"subcategory:words/feature {n}" for n in range(12)]
+KINDS = [f"category {n}" for n in range(9)]
 
-MANY = layer_names(3, range(6))
 # {name: function that returns the figure}
 PICTURES = {
     "routes, large": lambda: route_map(41, 6, 3),
     "clustermap": lambda: clustermap(20),
     "similarities": lambda: similarity_maps(12, ["a", LONG, "c", "d"]),
-    "category drops": lambda: heat_maps.plot_category_drops(category_drops(MANY, 2, [SIGNS, *KINDS])),
     "correlations": lambda: heat_maps.plot_correlations(*correlated(4, 6, 12)),
     "comparison": lambda: dots.plot_comparison(*compared([SIGNS, *KINDS[:4]], 3, 3)),
     "gains, many systems": lambda: dots.plot_gains(*gain_tables(4, 4), "a baseline of a long name " * 3),
     "gains, many tasks": lambda: dots.plot_gains(*gain_tables(24, 1), SIGNS),
-    "feature drops": lambda: dots.plot_feature_drops(feature_drops(FEATURES), 3),
     "load": lambda: lines.plot_load([routes(20, 12, 3, n, f"{LONG}{n}") for n in range(3)]),
     "dynamics": lambda: lines.plot_dynamics(dynamics_table(history(5, 5, 12, 3))),
     "curves": lambda: lines.plot_curves(curves([f"a long name, number {i}" for i in range(5)])),

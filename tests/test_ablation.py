@@ -242,8 +242,8 @@ def tables_in(folder):
 def test_ablation_of_every_expert_writes_all_files(trained, ablated):
     assert "| layer / expert |" in (ablated / "ablation.md").read_text()
     names = {path.name for path in ablated.iterdir()}
-    expected = {"categories.csv", "categories.png", "categories.pdf", "tasks.csv", "tasks.png", "tasks.pdf"}
-    assert names - {"sets", "lock"} == expected | {"ablation.md", "job.json"}
+    expected = {"ablation.md", "categories.csv", "tasks.csv", "tasks.png", "tasks.pdf", "job.json"}
+    assert names - {"sets", "lock"} == expected
     tasks = pd.read_csv(ablated / "tasks.csv")
     assert list(tasks["layer"].unique()) == ["enc 1", "dec 0"]
     assert len(tasks) == 6 * 6
@@ -273,7 +273,7 @@ def test_the_experts_of_features_are_ablated_together(place, capsys):
     assert ablate(place, *words) == 0
     folder = place.out / "analysis" / "ablation"
     assert "The top 2 experts of a feature together" in capsys.readouterr().out
-    assert {"features.png", "features.pdf", "top_experts.csv"} <= {path.name for path in folder.iterdir()}
+    assert (folder / "top_experts.csv").is_file()
     table = pd.read_csv(folder / "features.csv").set_index(["feature", "group"])
     assert table.loc[("odd:yes", "with feature"), "tasks"] == 3
     assert table.loc[("odd:yes", "without feature"), "tasks"] == 3

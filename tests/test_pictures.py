@@ -157,20 +157,6 @@ def test_transfer_shows_help_and_harm_on_a_scale_around_0_in_the_order_of_the_af
 # ---- maps of ablation and of features
 
 
-def test_category_drops_are_in_hundredths_at_their_expert_and_category():
-    table = sample.category_drops(["enc 0", "dec 0"], 3, ["sentiment", "qa"])
-    heat = heat_maps.plot_category_drops(table).axes[0]
-    drops = table.set_index(["layer", "expert", "category"])["drop"]
-    columns = texts_of(heat.get_xticklabels())
-    assert columns == ["all", "sentiment", "qa"]
-    rows = texts_of(heat.get_yticklabels())
-    assert rows == [f"{layer} / {expert}" for layer in ("enc 0", "dec 0") for expert in range(3)]
-    written = [float(text.get_text()) for text in heat.texts]
-    expected = [100 * drops[row[:5], int(row[-1]), column] for row in rows for column in columns]
-    assert heat.images[0].get_array().ravel().tolist() == pytest.approx(expected)
-    assert written == pytest.approx(expected, abs=0.051)
-
-
 def test_correlations_are_at_their_feature_and_expert():
     table, drawn_routes, features = sample.correlated(4, 3, 12)
     heat = heat_maps.plot_correlations(table, drawn_routes, features).axes[0]
@@ -223,14 +209,6 @@ def test_bars_are_sorted_gains_and_tasks_without_gain_have_numbers():
     assert below[1].startswith("† baseline at or below 0.01")
 
 
-def test_feature_drops_are_dots_of_the_tasks_with_and_without_the_feature():
-    table = sample.feature_drops(["skill:a", "skill:b"])
-    table.loc[table["group"] == "without feature", "drop"] = -0.2
-    figure = dots.plot_feature_drops(table, 3)
-    places = {line.get_marker(): line.get_xydata().tolist() for line in figure.axes[0].lines}
-    assert (places["o"], places["D"]) == ([[0, 0], [0.1, 1]], [[-0.2, 0], [-0.2, 1]])
-    assert texts_of(figure.axes[0].get_yticklabels()) == ["skill:a", "skill:b"]
-    assert legend_of(figure) == ["top 3 experts ablated: tasks with the feature", "tasks without it"]
 
 
 # ---- curves, loads

@@ -378,28 +378,3 @@ def load_imbalance(routes_BLE: Tensor) -> Tensor:
 def mean_entropy(routes_BLE: Tensor) -> Tensor:
     """Returns the mean entropy of the routes' rows in nats: 0 for one-hot, ln E for average routes."""
     return torch.special.entr(routes_BLE).sum(-1).mean()
-
-
-@torch.no_grad()
-def schedule_report(stepper: Stepper, tasks: list[str], total_steps: int) -> list[str]:
-    """Returns lines for the log: temperature and mean entropy (nats) of the expected routes along training.
-
-    They are of the current logits, final for a frozen router. A second line warns of an unfinished annealing.
-    """
-    settings, config, points = stepper.settings, stepper.model.config, []
-    for percent in (0, 25, 50, 75, 100):
-        temperature = stepper.temperature(percent * total_steps // 100)
-        routes_NLE = stepper.model.expected_routes(tasks, temperature)[:, config.routed_rows]
-        points.append(f"{percent}% {temperature:.4g} / {float(mean_entropy(routes_NLE)):.4f}")
-    largest = math.log(config.router_top_k if config.router_mode == "top_k" else config.num_experts)
-    sampled = config.router_mode.startswith("gumbel")
-    whose = "entropy of the softmax that routes are sampled from" if sampled else "route entropy"
-    whose += " without noise" if config.router_mode == "bernoulli" else ""
-    lines = [f"temperature / mean {whose} in nats (at most {largest:.4f}): {', '.join(points)}"]
-    if temperature > settings.minimum_tau and settings.anneal_rate > 0:
-        steps = math.ceil(math.log(settings.initial_tau / settings.minimum_tau) / settings.anneal_rate)
-        lines.append(
-            f"note: the temperature ends at {temperature:.4g}, above --minimum_tau {settings.minimum_tau:g}, "
-            f"which --anneal_rate {settings.anneal_rate:g} reaches after {steps} steps"
-        )
-    return lines

@@ -24,8 +24,6 @@ from routing_moe.pictures.style import (
 from routing_moe.results.gains import MARK, MIN_BASELINE, shown_arg, shown_task_gain
 
 NARROWEST_SCALE = 0.02  # of scores and gains: smaller differences do not fill a panel
-DOT = dict(linestyle="", marker="o", markersize=4.2, color=BLUE, markeredgecolor=BLUE, zorder=4)
-HOLLOW = DOT | {"color": "white"}
 
 
 def dot_panels(
@@ -173,19 +171,3 @@ def set_gain_scale(axes: Axes, values: np.ndarray, sizes: pd.Series) -> None:
     else:
         set_scale(axes, values)
     axes.xaxis.set_major_formatter(lambda tick, _: f"{100 * tick:.6g}%")
-
-
-@styled
-def plot_feature_drops(table: pd.DataFrame, top: int) -> Figure:
-    """Draws the drops of `ablation.feature_table`, on tasks with and without each feature."""
-    names = list(table["feature"].unique())
-    figure, (axes,) = dot_panels(names, [""], 0.2, 1.0)
-    label = f"top {top} experts ablated: tasks with the feature"
-    with_it, without = table[table["group"] == "with feature"], table[table["group"] == "without feature"]
-    axes.plot(with_it["drop"], with_it["feature"].map(names.index), label=label, **DOT)
-    diamond = HOLLOW | {"marker": "D", "markersize": 3.6}
-    axes.plot(without["drop"], without["feature"].map(names.index), label="tasks without it", **diamond)
-    axes.axvline(0, color=DARK, linewidth=0.7, zorder=1)
-    axes.set_xlabel("mean drop of the score")
-    add_legend(figure)
-    return figure

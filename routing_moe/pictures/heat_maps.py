@@ -21,7 +21,7 @@ from dataloader.ontology import Ontology
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.route_metrics import cluster_tasks
 from routing_moe.analysis.saved_routes import SavedRoutes, encoder_part
-from routing_moe.pictures.style import DARK, DOTS, kind_colours, short, styled, wrapped
+from routing_moe.pictures.style import DOTS, kind_colours, short, styled, wrapped
 
 MIXED = "0.35"  # a branch over several categories
 STRIPS, GAP, TREE = 0.28, 0.06, 1.1  # inches: the strips of categories, between them and a map, the tree
@@ -255,29 +255,5 @@ def plot_correlations(table: pd.DataFrame, routes: SavedRoutes, features: Featur
     axes.set_facecolor("0.85")
     draw_borders(axes.axhline, [(name.partition(":")[0],) for name in names])
     name_rows(axes, names or [""])
-    add_key(axes, scale)
-    return axes.figure
-
-
-@styled
-def plot_category_drops(table: pd.DataFrame) -> Figure:
-    """Draws 100 x `ablation.category_drops`: a row for each expert, a column for each category."""
-    index = ["layer", "expert"]
-    wide = 100 * table.pivot_table(index=index, columns="category", values="drop", sort=False, observed=True)
-    wide = wide[["all", *wide.columns.drop("all")]]
-    end = max(1.0, float(np.ceil(np.nanmax(np.abs(wide)))))
-    scale = Scale("mean drop of the score x 100", low=-end, high=end)
-    box = 0, 0, 0.52 * wide.shape[1], 0.165 * len(wide)
-    axes = draw_cells(Figure(figsize=(1, 1)), box, wide.to_numpy(), scale)
-    for (row, column), drop in np.ndenumerate(wide.to_numpy()):
-        colour = "white" if abs(drop) > 0.6 * end else DARK
-        text = dict(ha="center", va="center", fontsize=6.5, color=colour)
-        axes.text(column + 0.5, row + 0.5, f"{drop:.1f}" if round(drop, 1) else "0", **text)
-    axes.axvline(1, color=DARK, linewidth=1.0)  # separates "all"
-    draw_borders(axes.axhline, [(layer,) for layer, _ in wide.index])
-    name_rows(axes, [f"{layer} / {expert}" for layer, expert in wide.index])
-    places = np.arange(wide.shape[1]) + 0.5
-    axes.set_xticks(places, map(short, wide.columns), rotation=45, ha="left", rotation_mode="anchor")
-    axes.tick_params(axis="x", length=0, labeltop=True, labelbottom=False)
     add_key(axes, scale)
     return axes.figure

@@ -9,8 +9,7 @@ from routing_moe.analysis.ablation import USED, Ablation, category_drops, featur
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.saved_routes import run_name
 from routing_moe.config.ablate import AblationSettings
-from routing_moe.pictures.dots import plot_feature_drops
-from routing_moe.pictures.heat_maps import plot_category_drops, plot_task_drops
+from routing_moe.pictures.heat_maps import plot_task_drops
 from routing_moe.pictures.style import save
 from routing_moe.report.files import write_table
 from routing_moe.results.markdown import markdown_table
@@ -43,7 +42,6 @@ def write_ablation_files(
         write_table(tasks, folder / "tasks.csv")
         write_table(categories, folder / "categories.csv")
         text += f"\n\n{_singles_markdown(categories, tasks)}"
-        save(plot_category_drops(categories), folder / "categories", title)
         if singles == ablation.all_experts():
             save(plot_task_drops(tasks, ontology), folder / "tasks", title)
     if by_feature:
@@ -51,7 +49,6 @@ def write_ablation_files(
         write_table(drops, folder / "features.csv")
         write_table(pd.concat(top_of_features.values()), folder / "top_experts.csv")
         text += f"\n\n{_features_markdown(drops, settings.top)}"
-        save(plot_feature_drops(drops, settings.top), folder / "features", title)
     write_text(folder / "ablation.md", f"{text}\n")
     return f"{text}\n\nwritten to {folder}"
 

@@ -29,7 +29,7 @@ from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import peak_memory_gb
 from routing_moe.io.run_folder import CURVES_FILE
 from routing_moe.model.given_routes import layer_names
-from routing_moe.optim.step import Stepper, schedule_report
+from routing_moe.optim.step import Stepper
 from routing_moe.results.scores import mean_score
 from routing_moe.training.cost import described_cost, write_cost
 
@@ -260,11 +260,7 @@ class Training:
         for line in [*self.stepper.mixture.described(model.config.task_names), self.stepper.limits]:
             log.debug(line)
         if model.config.has_router:
-            tasks = sorted({file.task for file in self.dev_files})
-            schedule, *notes = schedule_report(self.stepper, tasks, self.total_steps)
-            log.debug(schedule)
-            for note in notes:
-                log.info(note)
+            log.info(described_temperature(self.stepper, self.total_steps))
         if self.state["step"]:
             log.info("resuming after step %d", self.state["step"])
 
@@ -336,3 +332,15 @@ def described_routes(model, settings: TrainSettings) -> str:
     }.get(config.route_source, config.route_source)
     mixing = config.lora_mixing if config.has_lora else config.expert_mixing
     return f"{source}; {config.experts_described} a layer, mixing {mixing}"
+
+
+def described_temperature(stepper: Stepper, total_steps: int) -> str:
+    """Returns the temperature along training, in words; also when it reaches its minimum, if not in time."""
+    settings, quarters = stepper.settings, (0, 25, 50, 75, 100)
+    taus = [stepper.temperature(percent * total_steps // 100) for percent in quarters]
+    points = [f"{percent}% {tau:.4g}" for percent, tau in zip(quarters, taus, strict=True)]
+    text = f"temperature: {', '.join(points)}"
+    if taus[-1] > settings.minimum_tau and settings.anneal_rate > 0:
+        steps = math.ceil(math.log(settings.initial_tau / settings.minimum_tau) / settings.anneal_rate)
+        text += f"; --anneal_rate {settings.anneal_rate:g} reaches --minimum_tau after {steps} steps"
+    return text
