@@ -1,7 +1,7 @@
 """The share of each task in training (`--task_sampling`), and the order of examples that has these shares.
 
-An epoch is as many examples as the gym has, and a pure function of the seed and its number. The draws of a
-task are passes over its rows, each in another order: a row is drawn again only after all others of its task.
+An epoch is as many examples as the gym has, and a pure function of the seed and its number. The draws of each
+task and each row in it are their expected number, rounded up or down.
 """
 
 from functools import lru_cache
@@ -20,8 +20,6 @@ TASK_SAMPLINGS = {
 }
 WITH_NUMBER = ("temperature", "cap")
 WANTED = "examples, tasks, temperature:T or cap:N, with a number of at least 1, such as temperature:2"
-
-_ROW_STREAM = 2  # makes the orders of rows independent of the draws in `batching.py`
 
 
 def parse_task_sampling(text: str) -> tuple[str, float | None]:
@@ -47,57 +45,39 @@ class TaskMixture:
     """The tasks of N training examples and the share of each; a task is what the split names.
 
     task_ids_N: the task of each example; sampling: a value of --task_sampling.
-    task_ids, counts, shares: id, number of examples and share (they sum to 1) of each task with examples.
+    task_ids, shares: id and share (they sum to 1) of each task with examples. draws_N: how often each example
+    is drawn in an epoch, on average.
     """
 
     def __init__(self, task_ids_N: np.ndarray, sampling: str = "examples"):
-        self.sampling = sampling
-        self.task_ids, self.counts = np.unique(task_ids_N, return_counts=True)
+        self.sampling, self.task_ids_N = sampling, task_ids_N
+        self.task_ids, tasks_N, counts = np.unique(task_ids_N, return_inverse=True, return_counts=True)
         kind, number = parse_task_sampling(sampling)
-        weights = TASK_SAMPLINGS[kind](self.counts.astype(float), number)
+        weights = TASK_SAMPLINGS[kind](counts.astype(float), number)
         self.shares = weights / weights.sum()
-        self._rows = np.split(np.argsort(task_ids_N, kind="stable"), self.counts.cumsum()[:-1])
+        self.draws_N = len(task_ids_N) * (self.shares / counts)[tasks_N]
 
     def epoch_order(self, seed: int, epoch: int) -> np.ndarray:
         """Returns the example indices of an epoch in their order, int64 (N,). Must not be changed."""
         if self.sampling == "examples":
-            return permuted_epoch(int(self.counts.sum()), seed, epoch)
+            return permuted_epoch(len(self.task_ids_N), seed, epoch)
         return _mixed_epoch(self, seed, epoch)
 
-    def draws_before(self, epoch: int) -> np.ndarray:
-        """Returns how often each task is drawn before an epoch, int64: its share, to within one draw."""
-        ends = np.floor(self.shares.cumsum() * (epoch * self.counts.sum()) + 0.5).astype(np.int64)
-        return np.diff(ends, prepend=0)
-
-    def draws_of_task(self, task: int, seed: int, start: int, end: int) -> np.ndarray:
-        """Returns the example indices of draws start..end-1 of a task, by its position in `task_ids`."""
-        rows = self._rows[task]
-        first, last = start // len(rows), max(start, end - 1) // len(rows)
-        passes = [
-            np.random.default_rng([seed, number, task, _ROW_STREAM]).permutation(rows)
-            for number in range(first, last + 1)
-        ]
-        return np.concatenate(passes)[start - first * len(rows) : end - first * len(rows)]
-
-    def described(self, names: list[str]) -> list[str]:
-        """Returns lines for the log. names: by task id."""
+    def described(self, names: list[str]) -> str:
+        """Returns a line for the log. names: by task id."""
         order = np.argsort(-self.shares, kind="stable")
         shown = [f"{names[self.task_ids[i]]} {100 * self.shares[i]:.3g}%" for i in order]
-        passes = self.shares * self.counts.sum() / self.counts
-        lines = [
-            f"task sampling: {self.sampling}; shares from {shown[-1]} to {shown[0]}; in an epoch of "
-            f"{self.counts.sum()} examples, a row is drawn {passes.min():.3g} to {passes.max():.3g} times"
-        ]
-        return lines if self.sampling == "examples" else [*lines, f"shares of tasks: {', '.join(shown)}"]
+        return f"task sampling: {self.sampling}; shares of tasks: {', '.join(shown)}"
 
 
 @lru_cache(maxsize=4)
 def _mixed_epoch(mixture: TaskMixture, seed: int, epoch: int) -> np.ndarray:
-    starts, ends = mixture.draws_before(epoch), mixture.draws_before(epoch + 1)
-    bounds = (ends - starts).cumsum()
-    places = np.split(np.random.default_rng([seed, epoch]).permutation(bounds[-1]), bounds[:-1])
-    order = np.empty(bounds[-1], dtype=np.int64)
-    for task, positions in enumerate(places):
-        order[np.sort(positions)] = mixture.draws_of_task(task, seed, starts[task], ends[task])
+    """Returns an epoch by systematic sampling: N equal steps along the draws of all examples, by task."""
+    random, N = np.random.default_rng([seed, epoch]), len(mixture.task_ids_N)
+    rows_N = random.permutation(N)
+    rows_N = rows_N[np.argsort(mixture.task_ids_N[rows_N], kind="stable")]
+    ends_N = mixture.draws_N[rows_N].cumsum()
+    places_N = np.searchsorted(ends_N, random.random() + np.arange(N), side="right")
+    order = random.permutation(rows_N[places_N.clip(max=N - 1)])  # the last end may be rounded down
     order.setflags(write=False)
     return order

@@ -25,36 +25,6 @@ SHARES = {  # of the tasks 2, 4, 5, 9, by hand
     "cap:5": [5 / 14, 1 / 14, 5 / 14, 3 / 14],
     "cap:1": [1 / 4, 1 / 4, 1 / 4, 1 / 4],
 }
-STEPS = 51 * 4  # of 5 examples: 20 epochs
-ALL_STEPS = range(STEPS)
-
-
-def stream(sampling: str, seed: int = 3, steps=ALL_STEPS) -> np.ndarray:
-    """The examples of the steps, one after the other."""
-    order = TaskMixture(TASKS_N, sampling).epoch_order
-    return np.concatenate([step_examples(51, 5, seed, step, order) for step in steps])
-
-
-def slow_stream(sampling: str, seed: int):
-    """Yields the same examples, one at a time and from the beginning."""
-
-    def endless(task: int, number: int):
-        for turn in itertools.count():
-            rows = np.flatnonzero(np.equal(TASKS_N, task))
-            yield from np.random.default_rng([seed, turn, number, 2]).permutation(rows)
-
-    tasks, drawn = sorted(SIZES), Counter()
-    draws = {task: endless(task, number) for number, task in enumerate(tasks)}
-    for epoch in itertools.count():
-        labels, before = [], 0
-        for number, task in enumerate(tasks):
-            end = int(51 * (epoch + 1) * sum(SHARES[sampling][: number + 1]) + 0.5)
-            labels += [task] * (end - before - drawn[task])
-            drawn[task], before = end - before, end
-        places = np.random.default_rng([seed, epoch]).permutation(51)
-        at = dict(zip(places, labels, strict=True))
-        for place in range(51):
-            yield next(draws[at[place]])
 
 
 @pytest.mark.parametrize("sampling", SHARES)
@@ -65,10 +35,19 @@ def test_shares_of_tasks_equal_hand_computed_ones(sampling):
 
 
 @pytest.mark.parametrize("sampling", list(SHARES)[1:])  # examples: the next test
-def test_steps_equal_a_slow_stream_from_the_beginning(sampling):
-    slow = itertools.islice(slow_stream(sampling, 3), 5 * STEPS)
-    assert stream(sampling).tolist() == list(slow)
-    assert stream(sampling, seed=4).tolist() != stream(sampling).tolist()
+def test_every_task_and_row_is_drawn_its_expected_number_of_times_rounded(sampling):
+    mixture = TaskMixture(TASKS_N, sampling)
+    share_of = dict(zip(mixture.task_ids.tolist(), SHARES[sampling], strict=True))
+    epochs = [mixture.epoch_order(3, epoch) for epoch in range(20)]
+    for order in epochs:
+        rows, tasks = Counter(order.tolist()), Counter(TASKS_N[order].tolist())
+        for task, share in share_of.items():
+            assert abs(tasks[task] - 51 * share) < 1
+            expected = 51 * share / SIZES[task]
+            assert all(abs(rows[n] - expected) < 1 for n in np.flatnonzero(task == TASKS_N))
+    assert len({order.tobytes() for order in epochs}) == 20
+    again = TaskMixture(TASKS_N, sampling)  # an epoch is a pure function of the seed and its number
+    assert again.epoch_order(3, 7).tolist() == epochs[7].tolist() != again.epoch_order(4, 7).tolist()
 
 
 def test_by_default_epochs_are_permutations_of_all_examples(make_stepper):
@@ -98,7 +77,7 @@ def test_the_cost_is_that_of_the_mixture(make_stepper, unequal, sampling, share)
     short, long = example_flops(stepper.model, [[4, 11], [3, 6], [3, 6]], torch.ones(1, 2, 1))
     # Forty steps are 50 epochs of 8 draws.
     found = training_cost(stepper, 40)["flops_per_example"]
-    assert found == pytest.approx(share * short + (1 - share) * long, rel=1e-6)
+    assert found == pytest.approx(share * short + (1 - share) * long, rel=0.02)
 
 
 def test_all_processes_share_the_same_step(make_stepper, unequal):
@@ -140,12 +119,8 @@ def test_a_failed_and_resumed_run_equals_an_uninterrupted_one(world, unequal_gym
     assert run(unequal_gym, world.bart, stopped, **changed, resume=True) == 0
     assert_same_run(stopped, whole)
     # The shares of 24, 6 and 24 rows are in proportion to 2, 1 and 2.
-    text = (whole / "log.txt").read_text()
-    assert (
-        "task sampling: temperature:2; shares from count 20% to colour 40%; in an epoch of 54 examples, "
-        "a row is drawn 0.9 to 1.8 times"
-    ) in text
-    assert "shares of tasks: colour 40%, opposite 40%, count 20%" in text
+    shares = "task sampling: temperature:2; shares of tasks: colour 40%, opposite 40%, count 20%"
+    assert shares in (whole / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("wrong", ["Tasks", "temperature", "temperature:nan", "tasks:2", ""])

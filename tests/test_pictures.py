@@ -209,8 +209,6 @@ def test_bars_are_sorted_gains_and_tasks_without_gain_have_numbers():
     assert below[1].startswith("† baseline at or below 0.01")
 
 
-
-
 # ---- curves, loads
 
 

@@ -257,7 +257,7 @@ class Training:
         trained, precision = model.num_parameters(only_trainable=True), self.accelerator.mixed_precision
         log.debug("%d warm-up steps; %d trained parameters; %s", settings.warmup_steps, trained, precision)
         log.info("routes: %s", described_routes(model, settings))
-        for line in [*self.stepper.mixture.described(model.config.task_names), self.stepper.limits]:
+        for line in (self.stepper.mixture.described(model.config.task_names), self.stepper.limits):
             log.debug(line)
         if model.config.has_router:
             log.info(described_temperature(self.stepper, self.total_steps))
