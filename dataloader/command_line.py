@@ -5,17 +5,11 @@ from collections.abc import Sequence
 
 from dataloader.errors import did_you_mean
 
-# {unknown flag: the right ones, of which a command has some, or what else to do}
+# {usual name of a flag: the names here, of which a command has some}
 INSTEAD = {
     "--lr": ("--learning_rate", "--learning_rate_list"),
     "--batch_size": ("--train_batch_size", "--bsz_list", "--predict_batch_size"),
     "--epochs": ("--num_train_epochs",),
-    "--device": "a GPU is used if there is one; CUDA_VISIBLE_DEVICES=1 in the environment chooses another, "
-    "ACCELERATE_USE_CPU=true none",
-    "--seeds": 'SEEDS="1 2" in the environment of a script',
-    "--small": "it is the first word of a script",
-    "--match": "it was removed; train --equal_flops RUN takes as many steps as cost the FLOPs of RUN",
-    "--seed": "the command draws nothing at random that a seed would change",
 }
 
 
@@ -38,9 +32,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _instead_of(self, unknown: str) -> str:
-        """Returns "; did you mean ...?", or what else to do, for an unknown flag; "" if nothing is close."""
-        known, right = self._option_string_actions, INSTEAD.get(unknown.partition("=")[0], ())
-        if isinstance(right, str):
-            return f"; {right}"
-        right = [flag for flag in right if flag in known]
+        """Returns "; did you mean ...?" for an unknown flag, or "" when nothing is close."""
+        known = self._option_string_actions
+        right = [flag for flag in INSTEAD.get(unknown.partition("=")[0], ()) if flag in known]
         return f"; did you mean {' or '.join(right)}?" if right else did_you_mean(unknown, known)

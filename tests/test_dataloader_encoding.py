@@ -5,14 +5,17 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny_backbones import WITH_ENCODER, plain_models
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import BartTokenizer
+from transformers import AutoTokenizer, BartTokenizer
 
 from dataloader import Example, Gym, InputError, TextFormat, encode
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 BOS, PAD, EOS = 0, 1, 2
 IDS = {"t": 3, "u": 5}
+
+plain = pytest.fixture(scope="module")(plain_models)
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +146,19 @@ def test_a_gym_is_encoded_as_the_published_code_caches_it(published_numbers, pub
         ]
     pairs = np.stack([encoded.first_output[:-1], encoded.first_output[1:]], axis=1)
     assert pairs.tolist() == outputs_of
+
+
+@pytest.mark.parametrize("family", WITH_ENCODER)
+def test_texts_have_the_tokens_that_the_tokenizer_puts_around_them(family, plain):
+    tokenizer, limit = AutoTokenizer.from_pretrained(plain(family)), 9
+    examples = [example("sky", "b"), example("a" * 30, "blue " * 9)]
+    found = encode(examples, tokenizer, TextFormat(limit, limit), IDS)
+    around = tokenizer("")["input_ids"]
+    for rows, texts in (
+        (found.sources, [f" [t] {each.input}" for each in examples]),
+        (found.outputs, [f" {each.outputs[0]}" for each in examples]),
+    ):
+        for row, text in zip(map(list, (rows[0], rows[1])), texts, strict=True):
+            whole = tokenizer(text)["input_ids"]
+            assert row[-len(around) :] == around
+            assert row[: -len(around)] == whole[: len(whole) - len(around)][: limit - len(around)]

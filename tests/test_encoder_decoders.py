@@ -20,9 +20,7 @@ from tiny_vectors import vectors
 from torch.nn import functional as F
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from dataloader.encoding import TextFormat, encode
 from dataloader.errors import InputError
-from dataloader.gym import Example
 from routing_moe import Routed, RoutedModel, RoutingBartForConditionalGeneration
 from routing_moe.answering.export import export_adapter
 from routing_moe.answering.queries import Query
@@ -101,23 +99,6 @@ def test_damaged_weights_of_a_run_to_resume_are_named_with_the_way_out(run_of, w
         InputError, match=r"best/model.safetensors is damaged .*; restore it, or name another$"
     ):
         find_model(folder).load()
-
-
-@pytest.mark.parametrize("family", WITH_ENCODER)
-def test_texts_have_the_tokens_that_the_tokenizer_puts_around_them(family, plain):
-    tokenizer, limit = AutoTokenizer.from_pretrained(plain(family)), 9
-    rows = (("sky", "b"), ("a" * 30, "blue " * 9))
-    examples = [Example("colour", "c", text, (answer,)) for text, answer in rows]
-    found = encode(examples, tokenizer, TextFormat(limit, limit), {"colour": 0})
-    around = tokenizer("")["input_ids"]
-    for rows, texts in (
-        (found.sources, [f" [colour] {example.input}" for example in examples]),
-        (found.outputs, [f" {example.outputs[0]}" for example in examples]),
-    ):
-        for row, text in zip(map(list, (rows[0], rows[1])), texts, strict=True):
-            whole = tokenizer(text)["input_ids"]
-            assert row[-len(around) :] == around
-            assert row[: -len(around)] == whole[: len(whole) - len(around)][: limit - len(around)]
 
 
 @pytest.mark.parametrize("family", WITH_ENCODER)
