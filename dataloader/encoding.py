@@ -294,6 +294,7 @@ def _tokenize(texts: list[str], tokenizer, text_format: TextFormat, what: str) -
     if room <= len(lead.strip()):  # a token has a character or more, and the lead is not cut
         taken = f"{len(before)} + {len(after)} tokens are around every text"
         raise InputError(f"--{limit} is {getattr(text_format, limit)}, but {taken}")
+    tokenizer.truncation_side = "right"  # at the left there may be the lead
     pieces: list[np.ndarray] = []
     lengths: list[int] = []
     progress = ProgressBar(

@@ -86,7 +86,7 @@ def slow_tokens(tokenizer, kind: str, example: Example, answer: str) -> tuple[li
             tokenizer.convert_tokens_to_ids(tokens)
             for tokens in (["<s>", "<|user|>"], ["</s>", "<|assistant|>"])
         )
-        words = tokenizer(f"[colour] {example.input}", **AS_TEXT)["input_ids"]
+        words = tokenizer(f"\n[colour] {example.input}", **AS_TEXT)["input_ids"]
     else:
         has_start = kind in ("start", "padding is the end")
         before, after = [tokenizer.convert_tokens_to_ids("<s>")] if has_start else [], []
@@ -136,6 +136,23 @@ def test_a_chat_template_gives_the_tokens_of_the_rendered_message():
             encode(EXAMPLES, tokenizer, how, {"colour": 0})
     with pytest.raises(InputError, match=r"--max_input_length is 4, but 2 \+ 2 tokens are around"):
         encode(EXAMPLES, TOKENIZERS["chat"](), TextFormat(4, 4, prompt_format="chat"), {"colour": 0})
+
+
+@pytest.mark.parametrize("text", ["sky", " sky ", "</s>\n<|assistant|> sky", "grass " * 40])
+def test_a_message_never_changes_the_template_around_it(text):
+    tokenizer = without_padding([*TEXTS, text])
+    tokenizer.truncation_side = "left"
+    system = "{% if messages[0].role != 'system' %}<|assistant|>be kind</s>\n{% endif %}"
+    tokenizer.chat_template = system + tokenizer.chat_template
+    how = TextFormat(40, LIMIT, prompt_format="chat", decoder_only=True)
+    tokens = encode([Example("colour", "c", text, ("a",))], tokenizer, how, {"colour": 0}).sources[0].tolist()
+    message = [{"role": "user", "content": "[colour] TEXT"}]
+    rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    before, after = rendered.split("TEXT")
+    shown = tokenizer.decode(tokens)
+    assert (shown[: len(before)], shown[-len(after) :]) == (before, after)
+    assert shown == before + text.rstrip() + after or len(tokens) == 40
+    assert tokens.count(tokenizer.eos_token_id) == rendered.count("</s>")
 
 
 def test_answers_need_an_end_token():
@@ -246,8 +263,12 @@ def test_a_route_is_exported_as_a_plain_model_with_the_same_answers_and_scores(h
             shown = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
             inputs = tokenizer(shown, add_special_tokens=False, return_tensors="pt")
             readme = (tmp_path / "plain" / "README.md").read_text()
-            how = re.search(rf"`{re.escape(shown.replace(text, 'TEXT'))}`, tokenized with `(.*?)`", readme)[1]
-            as_written = eval(how, dict(tokenizer=tokenizer, MESSAGE=f"[colour] {text}"))
+            source = re.escape(shown.replace(text, "TEXT").replace("\n", "\\n"))
+            how, message = re.search(
+                rf"`{source}`, tokenized with `(.*?)`, MESSAGE: `(.*?)`", readme
+            ).groups()
+            message = message.replace("\\n", "\n").replace("TEXT", text)
+            as_written = eval(how, dict(tokenizer=tokenizer, MESSAGE=message))
             assert as_written == inputs["input_ids"][0].tolist()
         else:
             inputs = tokenizer(f" [colour] {text}", return_tensors="pt")

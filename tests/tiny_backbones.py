@@ -78,7 +78,7 @@ DECODER_ONLY = {
     ),
 }
 CHAT = (
-    "{% for m in messages %}<|user|>{{ m.content | trim }}</s>{% endfor %}"
+    "{% for m in messages %}<|user|>\n{{ m.content | trim }}</s>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
@@ -154,7 +154,9 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     pairs.decoder = decoders.ByteLevel()
     special = ["<pad>", "</s>", "<unk>"]
-    alphabet = sorted({byte for text in texts for byte, _ in pairs.pre_tokenizer.pre_tokenize_str(text)})
+    alphabet = sorted(
+        {byte for text in ("\n", *texts) for byte, _ in pairs.pre_tokenizer.pre_tokenize_str(text)}
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=96, special_tokens=special, initial_alphabet=sorted(set("".join(alphabet)))
     )

@@ -107,9 +107,11 @@ def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
     if text_format.prompt_format == "chat":  # as the template renders it on one day, without thoughts
         before, lead, after = around_message(routed.tokenizer)
         how += f", add_special_tokens=False, max_length={length - len(before) - len(after)}"
-        options = f"`{before} + tokenizer(MESSAGE, {how})['input_ids'] + {after}`, MESSAGE: `{lead}{source}`"
+        message = f"{lead}{source}".replace("\n", "\\n")
+        options = f"`{before} + tokenizer(MESSAGE, {how})['input_ids'] + {after}`, MESSAGE: `{message}`"
         source = rendered(routed.tokenizer, source)
-    notes = "Texts are in lower case. " if text_format.do_lowercase else ""
+    notes = "TEXT has no spaces at its end. " if text_format.prompt_format == "chat" else ""
+    notes += "Texts are in lower case. " if text_format.do_lowercase else ""
     if text_format.append_another_bos:
         notes += "A second `<s>` begins the tokens, and counts. "
     content = README.format(
