@@ -117,13 +117,9 @@ def test_batches_have_the_answer_after_the_input_and_only_its_tokens_as_labels(k
         assert options[row].tolist() == slow_tokens(tokenizer, kind, EXAMPLES[0], text)[1]
 
 
-def test_a_chat_template_gives_the_tokens_of_the_rendered_message():
+def test_a_chat_template_that_cannot_be_used_is_refused():
     tokenizer = TOKENIZERS["chat"]()
     how = TextFormat(LIMIT, LIMIT, prompt_format="chat", decoder_only=True)
-    tokens = encode(EXAMPLES[:1], tokenizer, how, {"colour": 0}).sources[0]
-    message = [{"role": "user", "content": "[colour] sky"}]
-    rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-    assert tokens.tolist() == tokenizer(rendered, add_special_tokens=False)["input_ids"]
     tokenizer.name_or_path = "a/model"
     for template, problem in (
         (None, "has no chat template"),
