@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from routing_moe.cli.import_gguf import main as import_gguf
 
 gguf = pytest.importorskip("gguf", reason="needs the package gguf")
-NAMES = {  # of a Llama's weights in transformers and in GGUF, in the order of replacement
+NAMES = {  # of weights in transformers and in GGUF, in the order of replacement
     "model.embed_tokens": "token_embd",
     "model.layers": "blk",
     "model.norm": "output_norm",
@@ -21,6 +21,7 @@ NAMES = {  # of a Llama's weights in transformers and in GGUF, in the order of r
     "self_attn.": "attn_",
     "mlp.": "ffn_",
     "_proj": "",
+    "lm_head": "output",
 }
 
 
@@ -36,12 +37,12 @@ def rows_in_gguf(weight, heads: int):
 
 
 @torch.no_grad()
-def write_llama(path, kind: str = "llama", without: str = "no weight", more: str | None = None):
-    """Writes a tiny Llama in 4 bits; returns the equal model in float32 and its tokenizer."""
+def write_gguf(path, family="llama", kind=None, without: str = "no weight", more: str | None = None):
+    """Writes a tiny model in 4 bits; returns the equal one in float32, and its tokenizer."""
     torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(DECODER_ONLY["llama"]()).eval()
+    model = AutoModelForCausalLM.from_config(DECODER_ONLY[family]()).eval()
     tokenizer = decoder_only_tokenizer([line for lines in ROWS.values() for line in lines], has_start=False)
-    config, writer = model.config, gguf.GGUFWriter(path, kind)
+    config, writer = model.config, gguf.GGUFWriter(path, kind or family)
     heads = dict(q_proj=config.num_attention_heads, k_proj=config.num_key_value_heads)
     for name, value in (
         ("context_length", config.max_position_embeddings),
@@ -51,7 +52,7 @@ def write_llama(path, kind: str = "llama", without: str = "no weight", more: str
         ("head_count", heads["q_proj"]),
         ("head_count_kv", heads["k_proj"]),
         ("layer_norm_rms_eps", config.rms_norm_eps),
-        ("rope_dimension_count", config.head_dim),
+        ("rope_dimension_count", 8),
         ("tokenizer_model", "gpt2"),
         ("tokenizer_pre", "smollm"),
         ("eos_token_id", 1),
@@ -70,7 +71,7 @@ def write_llama(path, kind: str = "llama", without: str = "no weight", more: str
             how = gguf.GGMLQuantizationType.Q4_1
             values = gguf.quants.quantize(values, how)
             weight.copy_(torch.from_numpy(gguf.quants.dequantize(values, how)))
-            for part in heads.keys() & set(name.split(".")):
+            for part in heads.keys() & set(name.split(".")) if family == "llama" else ():
                 values = rows_in_gguf(values, heads[part])
         if without not in name:
             writer.add_tensor(name_in_gguf(name), values, raw_dtype=how)
@@ -83,8 +84,9 @@ def write_llama(path, kind: str = "llama", without: str = "no weight", more: str
     return model, tokenizer
 
 
-def test_a_file_becomes_the_dequantized_model_with_its_tokenizer_and_template(tmp_path, capsys):
-    model, tokenizer = write_llama(tmp_path / "tiny.gguf")
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_a_file_becomes_the_dequantized_model_with_its_tokenizer_and_template(family, tmp_path, capsys):
+    model, tokenizer = write_gguf(tmp_path / "tiny.gguf", family)
     words = [str(tmp_path / "tiny.gguf"), "--output_dir", str(tmp_path / "plain")]
     assert import_gguf(words) == 0
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
@@ -117,7 +119,7 @@ def test_what_cannot_be_imported_is_one_error(how, message, tmp_path, capsys):
     if how is None:
         file.write_text("GGML")
     else:
-        write_llama(file, **({} if how == "cut" else how))
+        write_gguf(file, **({} if how == "cut" else how))
     if how == "cut":
         file.write_bytes(file.read_bytes()[:-2000])
     assert import_gguf([str(file), "--output_dir", str(tmp_path / "plain")]) == 2
