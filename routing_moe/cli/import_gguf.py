@@ -1,8 +1,6 @@
 """Make a plain model of transformers from a GGUF file, with its tokenizer and chat template.
 
     routing-moe import-gguf qwen2.5-0.5b-instruct-q8_0.gguf --output_dir models/qwen
-
-Quantized weights are dequantized to float32: they stay as coarse as they were.
 """
 
 from functools import partial
@@ -52,9 +50,8 @@ def load_gguf(file: Path) -> tuple:
     config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
     if config.model_type not in PLAIN_MODELS:
         raise ValueError(f"its type is {config.model_type}, must be one of {', '.join(PLAIN_MODELS)}")
-    options = dict(gguf_file=file.name, dtype="float32", output_loading_info=True)
-    load = partial(auto_class(config).from_pretrained, file.parent, **options)
-    read, _ = load_checked(load, file, "transformers cannot read it")
+    load = partial(auto_class(config).from_pretrained, file.parent, output_loading_info=True)
+    read, _ = load_checked(partial(load, gguf_file=file.name, dtype="float32"), file, "cannot be read")
     plain = auto_class(config).from_config(config)  # of a quantized model, transformers saves nothing
     plain.load_state_dict(read.state_dict())
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)

@@ -55,6 +55,6 @@ class AverageSettings(PluginFlags):
 class ImportGgufSettings(Command):
     program = "routing-moe import-gguf"
 
-    file: Path = MODELS(REQUIRED, "GGUF file of a plain model; needs the extra: pip install .[gguf]", metavar="FILE", positional=True)
+    file: Path = MODELS(REQUIRED, "GGUF file of a plain model, whose weights are dequantized; needs the extra: pip install .[gguf]", metavar="FILE", positional=True)
     output_dir: Path = OUTPUT(REQUIRED, "new folder of the model in float32, for --model")
 # fmt: on
