@@ -130,7 +130,7 @@ def test_the_command_prints_one_line_per_task_or_an_error(world, capsys):
 
 def test_a_reader_that_is_gone_ends_a_command_without_a_message(world, monkeypatch):
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    listed = f"{sys.executable} -m routing_moe.cli.list_tasks --split {world.gym / 'split.json'} train"
+    listed = f"{sys.executable} -m routing_moe.cli.entry list-tasks --split {world.gym / 'split.json'} train"
     words = ["bash", "-c", f"{listed} | true; exit ${{PIPESTATUS[0]}}"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (141, "")

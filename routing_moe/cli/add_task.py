@@ -93,7 +93,3 @@ def read_examples(settings: AddTaskSettings, flag: str, source: str, templates: 
     if malformed:
         print(f"{source}: {counted(len(malformed), 'malformed line')} left out", file=sys.stderr)
     return examples
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,7 +11,6 @@ from a few labelled rows (--examples), by a task vector (--taskvecs), or given (
 """
 
 import logging
-import sys
 import time
 from pathlib import Path
 
@@ -65,7 +64,3 @@ def kept(settings: AnswerSettings) -> str:
     if settings.output_file == STDOUT or not Path(settings.output_file).exists():
         return "nothing was written to a file"
     return f"the answers in {settings.output_file} are kept; the same command continues"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

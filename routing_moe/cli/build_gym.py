@@ -109,7 +109,3 @@ def chosen_recipes(names: Iterable[str], flag: str, known: dict[str, Recipe]) ->
 def matches_pattern(task: str, pattern: str) -> bool:
     """Returns whether a pattern names a task; "glue-*" does not name prompts, "glue-*__*" does."""
     return fnmatchcase(task, pattern) and has_templates([task]) <= has_templates([pattern])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -56,7 +56,3 @@ def collect(settings: CollectSettings) -> int:
     for line in missing:
         print(line, file=sys.stderr)
     return 1 if missing else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

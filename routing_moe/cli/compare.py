@@ -172,7 +172,3 @@ def draw(settings: CompareSettings, comparison: Compared, dev_curves, folder: Pa
         save(plot_comparison(*comparison.means(measure), title), folder / f"comparison{end}")
     if dev_curves is not None:
         save(plot_curves(dev_curves), folder / "comparison_curves")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -94,7 +94,3 @@ def output_problems(output: Path, inputs: Sequence[Path]) -> list[str]:
     if {path.resolve() for path in inputs} & {output.resolve(), Path(f"{stem}_summary.csv").resolve()}:
         problems.append(f"--output_file {output} is one of the summaries; name another file")
     return problems
-
-
-if __name__ == "__main__":
-    sys.exit(main())

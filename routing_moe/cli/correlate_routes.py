@@ -9,8 +9,6 @@ and adjusted mutual information for each kind of features), features.md, and a p
 each run. Features: the ontology's, and those of a CSV file.
 """
 
-import sys
-
 from routing_moe.analysis.runs import read_runs
 from routing_moe.config.console import run_command
 from routing_moe.config.explain import CorrelateSettings, output_place
@@ -28,7 +26,3 @@ def run(settings: CorrelateSettings) -> None:
 
     text = write_feature_files(settings, runs, output_dir)
     print(f"{text}\n{output_dir}: correlations.csv, top_experts.csv, recovery.csv, features.md, pictures")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -63,7 +63,3 @@ def run(settings: GifSettings) -> None:
         note = f"{settings.run}: evaluated only once, nothing to animate; --eval_period sets how often"
         print(note, file=sys.stderr)
     print("\n".join(map(str, paths)))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

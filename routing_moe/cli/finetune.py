@@ -12,7 +12,6 @@ After an interruption the same command continues; given more samples, rates or b
 
 import json
 import logging
-import sys
 from dataclasses import astuple
 
 from huggingface_hub.utils import disable_progress_bars
@@ -70,7 +69,3 @@ def what_is_kept(grid: Grid | None) -> str:
         return "nothing was started"
     total = len(grid.wanted)
     return f"{total - len(grid.missing)} of {total} configurations are finished; the same command continues"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

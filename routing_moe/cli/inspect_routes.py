@@ -8,8 +8,6 @@ layers.csv (entropy, load) and neighbours.csv (each task's nearest); load, of al
 Entropies and information are shares of log E, the maximum with E experts.
 """
 
-import sys
-
 from routing_moe.analysis.runs import read_runs
 from routing_moe.config.console import run_command
 from routing_moe.config.explain import InspectSettings, output_place
@@ -26,7 +24,3 @@ def run(settings: InspectSettings) -> None:
     from routing_moe.report.files import write_route_files  # takes a second
 
     print(f"{write_route_files(settings, runs, output_dir)}\nwritten to {output_dir}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,8 +4,6 @@ routing-moe list-tasks --split data/gym/split.json test
 routing-moe list-tasks --split data/gym/split.json boolq other_split.json:dev
 """
 
-import sys
-
 from dataloader.gym import tasks_named
 from routing_moe.config.console import run_command
 from routing_moe.config.list_tasks import ListTasksSettings
@@ -17,7 +15,3 @@ def main(argv: list[str] | None = None) -> int:
 
 def list_tasks(settings: ListTasksSettings) -> None:
     print("\n".join(tasks_named(settings.names, settings.split, settings.gym)))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

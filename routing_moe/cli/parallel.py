@@ -112,7 +112,3 @@ def stop_on_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,7 +7,6 @@ The page is a single HTML file that needs no network. It has the results of the 
 `routing-moe ablate RUN` was run before; scores are those of RUN/best.
 """
 
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -49,7 +48,3 @@ def run_folders(runs: tuple[str, ...]) -> list[Path]:
     folders = [next((f for f in (path, path.parent) if (f / "run.json").is_file()), None) for path in paths]
     different = {folder.resolve(): folder for folder in folders if folder}
     return [folder for folder in different.values() if not unwritable(folder)]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

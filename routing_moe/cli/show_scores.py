@@ -8,8 +8,6 @@ Reads the scores of `--do_predict`. Baselines need no model: each task's most fr
 scores have (--measures of training), and data sets with prompts, are shown, too.
 """
 
-import sys
-
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.templates import has_templates
@@ -51,7 +49,3 @@ def show(settings: ShowSettings) -> None:
     if settings.output:
         settings.output.parent.mkdir(parents=True, exist_ok=True)
         write_text(settings.output, table.to_csv())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,7 +9,6 @@ positions, so it trains with --max_input_length 64 or less.
 """
 
 import math
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -88,7 +87,3 @@ def write(settings: TinyBartSettings, inputs: tuple[dict, Split]) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     print(f"wrote {settings.output_dir}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

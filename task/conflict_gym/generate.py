@@ -15,7 +15,6 @@ Other files: `metrics.json`, `split.json`, `ontology.json` (encoder part, then d
 """
 
 import random
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,7 +148,3 @@ def tables(skills: Skills, tasks: list[ConflictTask]) -> dict[str, Any]:
         "oracle_routes.json": {name: {"encoder": a, "decoder": b} for name, (a, b) in parts.items()},
         "skill_routes.json": {task.name: task.skill for task in tasks},
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,7 +20,6 @@ says what it asks for) and `skills.csv` (the true skills of each task).
 """
 
 import random
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,7 +106,3 @@ def task_files(task: SkillTask, seed: int) -> dict[str, list[Row]]:
         files[f"{task.name}_{sample}_dev.tsv"] = take(task, rows, dev_rows)
         files[f"{task.name}_{sample}_test.tsv"] = test
     return files
-
-
-if __name__ == "__main__":
-    sys.exit(main())

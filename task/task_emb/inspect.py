@@ -11,7 +11,6 @@ similarity.png and .pdf. Distances are 1 - cosine of centred vectors.
 """
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,7 +171,3 @@ def draw(table: pd.DataFrame, distances: Mapping, tasks: list[str], ontology: On
         note = "-" if np.isnan(r_of.get(name, np.nan)) else f"{r_of[name]:.2f}"
         maps[f"{name}\ncategory: Mantel's r {note}"] = 1 - distance_NN
     save(plot_similarities(maps, tasks, ontology), settings.output_dir / "similarity")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,7 +11,6 @@ and settings, for a router that was trained on vectors of the first.
 
 import json
 import logging
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -212,7 +211,3 @@ def load_reduction(like: str, source: dict) -> tuple[dict[str, np.ndarray], dict
         if source.get(name) != meta["source"].get(name):
             raise InputError(f"another {name} than that of the vectors that --like {like} was fitted on")
     return reduction, {name: meta.get(name) for name in ("fitted_on", "fitted_on_seen")}
-
-
-if __name__ == "__main__":
-    sys.exit(main())
