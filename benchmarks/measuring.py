@@ -18,11 +18,10 @@ from torch import Tensor
 from transformers import BartConfig, BartForConditionalGeneration
 from transformers.utils import logging as library_logging
 
-from dataloader.errors import InputError
 from dataloader.progress import ProgressBar
 from routing_moe import RoutedModel, RoutingBartForConditionalGeneration
 from routing_moe.config.console import run_command
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, flag_problems, group
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, group
 from routing_moe.io.accelerator import prepare_gpu
 from routing_moe.io.memory import peak_memory_gb
 from routing_moe.io.run_folder import describe_run
@@ -86,8 +85,6 @@ def run_benchmark(
     """
 
     def run(settings: BenchmarkSettings) -> None:
-        if problems := flag_problems(settings):
-            raise InputError(problems)
         library_logging.set_verbosity_error()
         prepare_gpu()
         is_cuda = settings.device == "cuda"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.console import run_command
-from routing_moe.config.flags import REQUIRED, Command, differences, flag_problems, flags_of, group
+from routing_moe.config.flags import REQUIRED, Command, differences, flags_of, group
 from routing_moe.io.files import replacing_directory, unwritable
 from task.gym_files import write_tables
 
@@ -74,8 +74,6 @@ def run_once(
     """Returns the exit code of write(settings, check(settings)); a folder that has these settings is kept."""
 
     def run(settings: FolderCommand) -> None:
-        if problems := flag_problems(settings):
-            raise InputError(problems)
         inputs = check(settings)
         if is_written(settings):
             print(f"{settings.output_dir} was already written with these settings")

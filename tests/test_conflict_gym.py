@@ -172,7 +172,6 @@ def test_gyms_of_published_results_are_written_again_byte_for_byte(seed, conflic
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ({"label_noise": float("nan")}, "--label_noise is nan"),
         ({"tasks": 15}, "--tasks is 15; it must be at least 16"),
         ({"words": 40, "conflict": 0.08}, "3 contested words are fewer than the 4 parts of one side"),
         ({"words": 15}, "15 contested words make 210 inputs, but a task needs 224"),

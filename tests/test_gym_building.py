@@ -278,8 +278,8 @@ def test_wrong_files_of_the_gym_are_named_before_anything_is_built(
     [
         (["--tasks", "fruitz"], ["--tasks: no recipe for 'fruitz'; did you mean 'fruits'?"]),
         (
-            ["--num_workers", "0", "--samples", "1", "1", "--mirror", "nowhere"],
-            ["--num_workers is 0", "--samples 1 1", "--mirror nowhere: no such folder"],
+            ["--samples", "1", "1", "--mirror", "nowhere"],
+            ["--samples 1 1", "--mirror nowhere: no such folder"],
         ),
     ],
 )

@@ -32,7 +32,6 @@ from dataloader.task_splits import SECTIONS
 from dataloader.templates import dataset_of
 from routing_moe.config.add_task import AddTaskSettings
 from routing_moe.config.console import run_command
-from routing_moe.config.flags import flag_problems
 from routing_moe.io.files import unwritable
 
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
@@ -66,7 +65,7 @@ def add_task(settings: AddTaskSettings) -> None:
 
 def check_flags(settings: AddTaskSettings) -> None:
     """Raises InputError with the problems that need no rows."""
-    problems = flag_problems(settings)
+    problems = []
     if not TASK_NAME.fullmatch(settings.name):
         problems.append(f"--name {settings.name!r}: expected letters, digits and _ + -, such as 'my_task'")
     if settings.name in SECTIONS:

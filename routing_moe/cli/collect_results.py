@@ -17,7 +17,6 @@ from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, problem_context
 from dataloader.task_splits import load_split
 from routing_moe.config.console import run_command
-from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import CollectSettings
 from routing_moe.io.files import unwritable
 from routing_moe.results import few_shot
@@ -29,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def collect(settings: CollectSettings) -> int:
     """Returns 1 if results are missing, which are listed, else 0."""
-    problems, output, tasks = flag_problems(settings), settings.output_file, settings.tasks
+    problems, output, tasks = [], settings.output_file, settings.tasks
     if reason := unwritable(output.parent):
         problems.append(f"--output_file {reason}")
     if output.is_dir() or output.suffix.lower() != ".csv":

@@ -25,7 +25,6 @@ from dataloader.errors import InputError, Problems
 from dataloader.ontology import UNCATEGORISED
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.config.console import run_command
-from routing_moe.config.flags import flag_problems
 from routing_moe.config.measures import MEASURES
 from routing_moe.config.tables import CATEGORIES, CompareSettings
 from routing_moe.io.files import distinct_tails, unwritable
@@ -50,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def compare(settings: CompareSettings) -> int:
     """Writes and prints the tables. Returns 1 if a run is not finished, else 0."""
-    problems = Problems(flag_problems(settings))
+    problems = Problems()
     if settings.output_dir and (reason := unwritable(settings.output_dir)):
         problems.append(f"--output_dir {reason}")
     for name in set(settings.primary) - set(settings.measures):

@@ -21,7 +21,6 @@ from pathlib import Path
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from routing_moe.config.console import run_command
-from routing_moe.config.flags import flag_problems
 from routing_moe.config.tables import GainSettings
 from routing_moe.io.csv_files import read_table
 from routing_moe.io.files import unwritable
@@ -39,7 +38,7 @@ def run(settings: GainSettings) -> int:
     systems = gains.systems_of(settings)
     baseline, output = next(iter(systems)), settings.output_file or Path(f"{summary_path(systems)}.csv")
     stem, files = output.with_suffix(""), [path for by_seed in systems.values() for path in by_seed.values()]
-    if problems := flag_problems(settings) + output_problems(output, files):
+    if problems := output_problems(output, files):
         raise InputError(problems)
     summaries = {
         name: {seed: read_summary(file, settings.metric) for seed, file in files.items()}

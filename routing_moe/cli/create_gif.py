@@ -20,7 +20,6 @@ from routing_moe.analysis.runs import ontology_of
 from routing_moe.analysis.saved_routes import load_history
 from routing_moe.config.console import run_command
 from routing_moe.config.explain import GifSettings
-from routing_moe.config.flags import flag_problems
 from routing_moe.io.files import unwritable
 from routing_moe.io.run_folder import load_run_settings
 
@@ -32,8 +31,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: GifSettings) -> None:
-    if problems := flag_problems(settings):
-        raise InputError(problems)
     with problem_context("--run "):
         history = load_history(settings.run, settings.routes)
     with problem_context("--task_ontology " if settings.task_ontology else ""):

@@ -21,7 +21,6 @@ from dataloader.errors import InputError, counted
 from dataloader.executor import environments, run_in_slots
 from dataloader.progress import ProgressBar
 from routing_moe.config.console import run_command
-from routing_moe.config.flags import flag_problems
 from routing_moe.config.parallel import ParallelSettings
 from routing_moe.io.shell_jobs import Command, Job
 
@@ -36,8 +35,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: ParallelSettings) -> int:
-    if problems := flag_problems(settings):
-        raise InputError(problems)
     jobs = read_jobs()
     missing = [job for job in jobs if not job.result.is_file()]
     if settings.dry_run:

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from dataloader.errors import InputError, in_brief
-from routing_moe.config.flags import Command, parse
+from routing_moe.config.flags import Command, flag_problems, parse
 from routing_moe.config.plugins import load_plugin
 from routing_moe.io.logs import early_notes
 from routing_moe.io.memory import OutOfMemory
@@ -34,11 +34,16 @@ def run_command(
     description: str | None,
     kept: Callable[[Any], str] | None = None,
 ) -> int:
-    """Returns the exit code of `run(settings)`; reports errors. kept: see `reporting_errors`."""
+    """Returns the exit code of `run(settings)`, with flags that are in range; reports errors.
+
+    kept: see `reporting_errors`.
+    """
     early_notes.clear()  # of an earlier command of this process that was refused
     settings = command(**parse(command, argv, description))
     with reporting_errors(partial(kept, settings) if kept else None) as result:
         load_plugin(getattr(settings, "plugin", None))
+        if problems := flag_problems(settings):
+            raise InputError(problems)
         result.exit_code = run(settings) or 0
     return result.exit_code
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from routing_moe.config.choices import ROUTE_KINDS
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, Range, flag_problems, group
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, Range, group
 from routing_moe.config.plugins import PluginFlags
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import is_on_hub
@@ -83,12 +83,10 @@ class GifSettings(PluginFlags):
 
 
 def output_place(settings: RouteFlags, flag: str, default: str) -> Path:
-    """Returns the file or folder to write. Raises InputError if it is missing or unwritable, or for wrong flags.
+    """Returns the file or folder to write. Raises InputError if it is missing or unwritable.
 
     default: its name in the analysis folder of a single run.
     """
-    if problems := flag_problems(settings):
-        raise InputError(problems)
     runs, place = settings.runs, getattr(settings, flag)
     if place is None and (len(runs) > 1 or is_on_hub(runs[0])):
         several = f"{len(runs)} runs" if len(runs) > 1 else f"a run of the hub, {runs[0]}"

@@ -13,7 +13,6 @@ from routing_moe.config.flags import (
     REQUIRED,
     SEED,
     Range,
-    flag_problems,
     group,
 )
 from task.written_folder import FILES, FolderCommand
@@ -86,9 +85,7 @@ def contested_rows(settings: GymSettings, rows: int) -> int:
 
 
 def check(settings: GymSettings) -> None:
-    """Raises InputError for values, or for numbers of tasks, words and rows that no gym can have."""
-    if problems := flag_problems(settings):
-        raise InputError(problems)
+    """Raises InputError for numbers of tasks, words and rows that no gym can have."""
     if settings.tasks < settings.skills:
         raise InputError(
             f"--tasks is {settings.tasks}; it must be at least {settings.skills}, the number of skills "

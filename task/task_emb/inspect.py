@@ -24,7 +24,7 @@ from dataloader.gym import Gym
 from dataloader.ontology import Ontology, ontology_path
 from dataloader.task_splits import load_split
 from routing_moe.config.console import run_command
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, flag_problems, group
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, group
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
 from task.task_emb.settings import chosen_tasks, split_of
@@ -59,8 +59,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: InspectSettings) -> None:
     folder = settings.output_dir
-    if problems := flag_problems(settings):
-        raise InputError(problems)
     if reason := unwritable(folder):
         raise InputError(f"--output_dir {reason}")
     vectors, path = vectors_of_folders(settings), settings.task_ontology

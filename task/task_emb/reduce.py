@@ -26,7 +26,6 @@ from routing_moe.config.flags import (
     Command,
     command_line,
     differences,
-    flag_problems,
     group,
 )
 from routing_moe.io.arrays import load_arrays
@@ -68,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def checked(settings: ReduceSettings) -> dict | None:
     """Returns the settings of the reduction in the output folder, if there is one. Raises InputError."""
-    problems, folder = flag_problems(settings), Path(settings.output_dir)
+    problems, folder = [], Path(settings.output_dir)
     if (settings.dim is None) == (settings.like is None):
         problems.append("give the number of dimensions as --dim, or else an existing reduction as --like")
     fitting = [name for name in ("fit_on", "custom_tasks_splits", "transform") if getattr(settings, name)]
