@@ -17,16 +17,21 @@ import dataclasses
 import math
 import sys
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_args, get_origin
 
-from dataloader.command_line import Parser
 from dataloader.errors import InputError, did_you_mean
 
 NEVER = 10_000_000_000  # a default that no count of a run reaches, shown as "never" in the help
 REQUIRED = dataclasses.MISSING  # the default of a flag that must be given
+# {usual name of a flag: the names here, of which a command has some}
+INSTEAD = {
+    "--lr": ("--learning_rate", "--learning_rate_list"),
+    "--batch_size": ("--train_batch_size", "--bsz_list", "--predict_batch_size"),
+    "--epochs": ("--num_train_epochs",),
+}
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,23 @@ def flags_of(command: type | Command) -> dict[str, Flag]:
 # ---- the command line
 
 
+class Parser(argparse.ArgumentParser):
+    """Suggests the right flag for an unknown one."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace=None) -> argparse.Namespace:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            hints = map(self._instead_of, (word for word in unknown if word.startswith("-")))
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{''.join(dict.fromkeys(hints))}")
+        return parsed
+
+    def _instead_of(self, unknown: str) -> str:
+        """Returns "; did you mean ...?" for an unknown flag, or "" when nothing is close."""
+        known = self._option_string_actions
+        right = [flag for flag in INSTEAD.get(unknown.partition("=")[0], ()) if flag in known]
+        return f"; did you mean {' or '.join(right)}?" if right else did_you_mean(unknown, known)
+
+
 def command_line(command: type[Command], argv: list[str] | None) -> list[str]:
     """Returns the words of a command, as they are recorded. argv: its flags; None: those of this process."""
     return [*command.program.split(), *(sys.argv[1:] if argv is None else argv)]
@@ -110,9 +132,11 @@ def parse(command: type[Command], argv: list[str] | None, description: str | Non
 def build_parser(command: type[Command], description: str | None = None) -> Parser:
     """Returns the parser of a command's flags; those that are not given are not in its result."""
     parser = Parser(
-        command.program,
+        prog=command.program,
         usage=f"%(prog)s {command.usage}" if command.usage else None,
         description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
         argument_default=argparse.SUPPRESS,
     )
     fields = [field for field in dataclasses.fields(command) if "flag" in field.metadata]
