@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from routing_moe.analysis.ablation import Ablation
 from routing_moe.cli import ablate, merge
+from routing_moe.config.assemble import MergeSettings
 from routing_moe.config.finetune import FinetuneSettings
 from routing_moe.config.flags import build_parser
-from routing_moe.config.merge import MergeSettings
 from routing_moe.config.train import TrainSettings
 from routing_moe.evaluation.scored_files import Decoding
 from routing_moe.finetuning.trial import TrialRunner

@@ -12,9 +12,8 @@ import pytest
 
 from dataloader.building.report import UNCOMPARED, Line, write_report
 from routing_moe.cli import push
-from routing_moe.config.assemble import AssembleSettings, AverageSettings
+from routing_moe.config.assemble import AssembleSettings, AverageSettings, MergeSettings
 from routing_moe.config.flags import flags_of, parse, value_type
-from routing_moe.config.merge import MergeSettings
 from routing_moe.config.train import TrainSettings
 from routing_moe.report.shared_run import without_places
 

@@ -19,8 +19,8 @@ from routing_moe.checkpoints.find import (
 )
 from routing_moe.checkpoints.folder import find_checkpoint, save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
+from routing_moe.config.assemble import MergeSettings
 from routing_moe.config.flags import flag_problems
-from routing_moe.config.merge import MergeSettings
 from routing_moe.config.shared import BART_BASE, Start
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import known_folder

@@ -30,8 +30,8 @@ from dataloader.metrics import METRICS
 from dataloader.task_files import malformed_lines
 from dataloader.task_splits import SECTIONS
 from dataloader.templates import dataset_of
-from routing_moe.config.add_task import AddTaskSettings
 from routing_moe.config.console import run_command
+from routing_moe.config.gyms import AddTaskSettings
 from routing_moe.io.files import unwritable
 
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")

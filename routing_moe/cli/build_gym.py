@@ -27,8 +27,8 @@ from dataloader.errors import InputError, did_you_mean
 from dataloader.recipes import PUBLISHED, RECIPES
 from dataloader.task_splits import PUBLISHED_SPLITS, load_split
 from dataloader.templates import has_templates
-from routing_moe.config.build_gym import BuildGymSettings
 from routing_moe.config.console import run_command
+from routing_moe.config.gyms import BuildGymSettings
 from routing_moe.io.files import unwritable
 
 

@@ -6,7 +6,7 @@ routing-moe list-tasks --split data/gym/split.json boolq other_split.json:dev
 
 from dataloader.gym import tasks_named
 from routing_moe.config.console import run_command
-from routing_moe.config.list_tasks import ListTasksSettings
+from routing_moe.config.gyms import ListTasksSettings
 
 
 def main(argv: list[str] | None = None) -> int:

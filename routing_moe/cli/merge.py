@@ -20,9 +20,9 @@ from routing_moe.checkpoints.merge_stages import (
     merge,
     write_merged,
 )
+from routing_moe.config.assemble import MergeSettings
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import command_line
-from routing_moe.config.merge import MergeSettings
 from routing_moe.io.logs import start_logging
 from routing_moe.io.memory import naming_memory_flags
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from dataloader.errors import InputError, problem_context
 from routing_moe.checkpoints.find import find_mixture
+from routing_moe.config.assemble import PushSettings
 from routing_moe.config.console import run_command
-from routing_moe.config.push import PushSettings
 from routing_moe.io.files import new_folder_problems, replacing_directory
 from routing_moe.io.hub import push_problems, upload
 

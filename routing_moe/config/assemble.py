@@ -1,13 +1,15 @@
-"""The flags of `routing-moe assemble`, `routing-moe average` and `routing-moe import-gguf`."""
+"""The flags of the commands that make models from models, and of `routing-moe push`."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from routing_moe.config.choices import MERGERS
-from routing_moe.config.flags import POSITIVE, REQUIRED, SEED, Command, Range, group
+from routing_moe.config.flags import NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, Command, Range, group
 from routing_moe.config.plugins import PluginFlags
+from routing_moe.config.shared import BART_BASE
 
 MODELS, MERGING, OUTPUT = group("models"), group("merging"), group("what is written")
+ROUTES, EXPERTS, SHARING = group("routes"), group("experts"), group("sharing")
 ASSEMBLED_FILE = "assembled.json"  # what a mixture was made of
 ADAPTER_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # of an adapter of peft
 
@@ -57,4 +59,37 @@ class ImportGgufSettings(Command):
 
     file: Path = MODELS(REQUIRED, "GGUF file of a plain model, whose weights are dequantized; needs the extra: pip install .[gguf]", metavar="FILE", positional=True)
     output_dir: Path = OUTPUT(REQUIRED, "new folder of the model in float32, for --model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushSettings(PluginFlags):
+    program = "routing-moe push"
+    usage = "RUN OWNER/NAME [flags, see --help]"
+
+    run: Path = SHARING(REQUIRED, "run folder, or a folder with a checkpoint", metavar="RUN", positional=True)
+    name: str = SHARING(REQUIRED, "name on the hub, owner/name; an existing repository gets a new commit", metavar="OWNER/NAME", positional=True)
+    checkpoint_name: str | None = SHARING(None, "which checkpoint of the run (default: best)")
+    license: str | None = SHARING(None, "licence of the weights for the model card, as the hub writes it, such as apache-2.0 (default: the card says that none is stated)")
+    private: bool = SHARING(False, "make a repository that only its owners see")
+    dry_run: Path | None = SHARING(None, "only write the files to this new folder; nothing is uploaded", metavar="FOLDER")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeSettings(PluginFlags):
+    program = "routing-moe merge"
+    usage = "--routes_from RUN --output_dir FOLDER [flags, see --help]"
+
+    routes_from: str = ROUTES(REQUIRED, "a run (of this or the published code), a checkpoint of this code, or a hub name owner/name[@revision]")
+    routes_checkpoint_name: str | None = ROUTES(None, "which checkpoint of a run (default: best)")
+    model: str | None = EXPERTS(None, f"plain model: a hub name or a folder (default: that of the run, else {BART_BASE})")
+    vanilla_checkpoint: str | None = EXPERTS(None, "weights instead of those of --model: a file, a folder, a run with one expert, or a hub name")
+    init_eps: float = EXPERTS(1e-8, "standard deviation of the noise added to each copy", range=NOT_NEGATIVE)
+    seed: int = EXPERTS(42, "seed of the noise", range=SEED)
+    output_dir: str = OUTPUT(REQUIRED, "run folder of stage 2")
+    checkpoint_name: str = OUTPUT("init", "name of the checkpoint's folder in --output_dir")
+    keep_existing: bool = OUTPUT(False, "succeed without writing if the checkpoint exists and is made from the same files")
 # fmt: on
+
+    @property
+    def target(self) -> Path:
+        return Path(self.output_dir) / self.checkpoint_name

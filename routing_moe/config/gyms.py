@@ -1,5 +1,6 @@
-"""The flags of `routing-moe add-task`."""
+"""The flags of `routing-moe add-task`, `build-gym` and `list-tasks`."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,12 +8,17 @@ from dataloader.building.recipe import SAMPLES
 from dataloader.building.tables import HUB_FORM
 from dataloader.metrics import METRIC_FUNCTIONS
 from dataloader.task_splits import SECTIONS
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Range, group
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Command, Range, group
 from routing_moe.config.plugins import PluginFlags
 
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "routing_moe"
+
 TASK = group("task")
+TASKS = group("tasks")
 ROWS = group("rows")
 SAMPLED = group("samples")
+SOURCES = group("sources")
+RUNNING = group("running")
 
 
 # fmt: off
@@ -37,4 +43,32 @@ class AddTaskSettings(PluginFlags):
     k: int | None = SAMPLED(None, "rows of each train and each dev file, of every label or in total (default: 16 of every label, or 32; fewer if the table is small)", range=AT_LEAST_1)
     sample_by: str | None = SAMPLED(None, "k rows of every label, or k rows (default: label if the answers are few and the metric compares labels)", choices=("label", "row"))
     samples: int | None = SAMPLED(None, f"number of samples, with the seeds {' '.join(map(str, SAMPLES))} (default: 1 in the section train, where training pools the samples, else {len(SAMPLES)})", range=Range(lambda n: 1 <= n <= len(SAMPLES), f"from 1 to {len(SAMPLES)}"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildGymSettings(Command):
+    program = "routing-moe build-gym"
+    usage = "--output_dir DIR [flags, see --help]"
+
+    output_dir: Path = TASKS(REQUIRED, "gym folder to write", metavar="DIR")
+    tasks: tuple[str, ...] = TASKS((), 'names or patterns such as "glue-*" (default: see --split)', metavar="NAME")
+    split: Path | None = TASKS(None, "split file: builds its tasks; its sections go to split.json (default: the 160 published ones, in the sections of random.json)", metavar="FILE")
+    samples: tuple[int, ...] = TASKS(SAMPLES, "seeds of the samples", range=SEED, metavar="SEED")
+    verify: bool = TASKS(True, "compare with the published MD5 sums")
+
+    mirror: Path | None = SOURCES(None, "read all files from this folder, <host>/<path> of the URL, and download nothing", metavar="DIR")
+    cache_dir: Path = SOURCES(CACHE, "folder of downloaded raw files", metavar="DIR")
+    accept_changed: bool = SOURCES(False, "use raw files that differ from those of 2021")
+
+    num_workers: int = RUNNING(min(4, os.cpu_count() or 1), "tasks built at the same time", range=AT_LEAST_1, metavar="N")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListTasksSettings(Command):
+    program = "routing-moe list-tasks"
+    usage = "--split FILE [--gym DIR] WORD [WORD ...]"
+
+    names: tuple[str, ...] = TASKS(REQUIRED, "a task; train, dev, test or all; or file.json:section", positional=True)
+    split: str = TASKS(REQUIRED, "split file for sections without a file name", metavar="FILE")
+    gym: str | None = TASKS(None, "gym folder, to check that it has a folder for each task", metavar="DIR")
 # fmt: on
