@@ -26,7 +26,7 @@ from dataloader.gym import evenly_spread
 from dataloader.progress import ProgressBar
 from routing_moe.checkpoints.find import checksums, mixture_to_score
 from routing_moe.checkpoints.start import load_start
-from routing_moe.config.transfer import TransferSettings
+from routing_moe.config.ablate import TransferSettings
 from routing_moe.evaluation.route_losses import losses_along, losses_of_tasks
 from routing_moe.io.arrays import load_array
 from routing_moe.io.files import npy_bytes

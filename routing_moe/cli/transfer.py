@@ -18,9 +18,9 @@ from pathlib import Path
 from dataloader.errors import InputError, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import mixture_to_score
+from routing_moe.config.ablate import TransferSettings, transfer_settings
 from routing_moe.config.console import reporting_errors
 from routing_moe.config.flags import flag_problems, parse
-from routing_moe.config.transfer import TransferSettings, transfer_settings
 from routing_moe.io.files import unwritable
 from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE
 from routing_moe.task_choice.contested import Contested
