@@ -150,7 +150,7 @@ def test_fisher_trains_its_weights_and_computes_their_information_after_training
     assert moved == (adapters if weights == "adapters" else layers)
     monkeypatch.setattr("task.task_emb.gradients.diagonal_fisher", diagonal_fisher_one_by_one)
     fisher = method.fisher_of(method.encoded("count", "first"))
-    slow = fisher_vector(fisher, "unit" if weights == "layers" else "weight")
+    slow = fisher_vector(fisher, by_unit=weights == "layers")
     monkeypatch.undo()
     np.testing.assert_allclose(vector, slow.numpy(), rtol=2e-3, atol=1e-9)
     method.vector_of("colour", "first")
@@ -288,12 +288,11 @@ def test_the_folder_states_what_vectors_have_seen_and_other_folders_are_unknown(
 
 def test_weights_and_the_published_recipe_set_the_flags_that_are_not_given(world):
     adapters, layers = parsed(world, "fisher"), parsed(world, "fisher", weights="layers")
-    assert (adapters.bottleneck, adapters.average_over, adapters.learning_rate) == (16, "weight", 1e-3)
-    assert (layers.average_over, layers.learning_rate) == ("unit", 3e-5)
+    assert (adapters.bottleneck, adapters.learning_rate, layers.learning_rate) == (16, 1e-3, 3e-5)
     fisher = parsed(world, "fisher", recipe="published")
     assert (fisher.total_steps, fisher.learning_rate, fisher.warmup_ratio) == (2500, 3e-5, 0.06)
     assert (fisher.bottleneck, fisher.samples, fisher.task_names) == (8, "first", True)
-    assert (fisher.train_batch_size, fisher.average_over, fisher.max_examples) == (8, "weight", 10**10)
+    assert (fisher.train_batch_size, fisher.max_examples) == (8, 10**10)
     text = parsed(world, "text", recipe="published")
     assert (text.samples, text.task_names) == ("all", True)
     given = {"total_steps": 7, "samples": "all", "no-task_names": True}

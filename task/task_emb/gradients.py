@@ -18,7 +18,7 @@ from dataloader.errors import InputError
 from routing_moe.io.precision import chosen_precision
 from routing_moe.model.base import is_of_base
 from routing_moe.model.injection import stacks
-from routing_moe.model.lora import EXPERT_NAMES, is_of_expert
+from routing_moe.model.lora import is_of_expert
 from routing_moe.model.loss import with_targets
 from routing_moe.task_choice.choice import Resolver
 from routing_moe.task_choice.choose import Chooser
@@ -27,7 +27,6 @@ from task.task_emb.methods import BartMethod, TrainingMethod
 MAX_GRADIENT_NUMBERS = 2**28  # in the gradients of all examples of a batch together: 1 GiB in float32
 BLOCK = 2**20  # coordinates of a gradient that are projected at once
 EXPERT = re.compile(r"\.experts\.\d+\.")
-LAYER = re.compile(r".*?\.\d+\.")  # of the name of a parameter
 Parameters = dict[str, Tensor]
 Batch = dict[str, Tensor]  # the first dimension of every tensor is the batch dimension
 LogLikelihood = Callable[[Parameters, Batch], Tensor]  # of one example, without batch dimension; in nats
@@ -113,25 +112,14 @@ def diagonal_fisher(
     return {name: total / n for name, total in sums.items()}
 
 
-def fisher_vector(fisher: Parameters, average_over: str) -> Tensor:
-    """Returns the task vector (D,), float64. "unit": an output unit, as the filter of Achille et al. 2019."""
-    if average_over == "weight":
-        return torch.cat([value.flatten() for value in fisher.values()])
-    if average_over == "unit":
-        return torch.cat([_unit_means(name, value) for name, value in fisher.items()])
-    if average_over == "tensor":
-        return torch.stack([value.mean() for value in fisher.values()])
-    by_layer: dict[str, list[Tensor]] = {}
-    for name, value in fisher.items():
-        by_layer.setdefault(LAYER.match(name)[0], []).append(value.flatten())
-    return torch.stack([torch.cat(values).mean() for values in by_layer.values()])
+def fisher_vector(fisher: Parameters, by_unit: bool) -> Tensor:
+    """Returns the task vector (D,), float64: a number of each weight, or the mean of each output unit.
 
-
-def _unit_means(name: str, value: Tensor) -> Tensor:
-    """Returns the mean of each output unit; of low-rank experts the rows of A (E, r, D) and columns of B."""
-    if name.endswith(EXPERT_NAMES):
-        return value.mean(dim=-1 if name.endswith(EXPERT_NAMES[0]) else -2).flatten()
-    return value.flatten(1).mean(dim=1) if value.ndim > 1 else value
+    A unit is the filter of Achille et al. 2019.
+    """
+    if by_unit:
+        fisher = {name: v.flatten(1).mean(dim=1) if v.ndim > 1 else v for name, v in fisher.items()}
+    return torch.cat([value.flatten() for value in fisher.values()])
 
 
 class Fisher(TrainingMethod):
@@ -148,7 +136,7 @@ class Fisher(TrainingMethod):
     def vector_of(self, task: str, samples: str) -> np.ndarray:
         examples = self.encoded(task, samples)
         self.train_on(task, examples)
-        return fisher_vector(self.fisher_of(examples), self.settings.average_over).cpu().numpy()
+        return fisher_vector(self.fisher_of(examples), self.settings.weights == "layers").cpu().numpy()
 
     def fisher_of(self, examples: EncodedExamples) -> Parameters:
         """Returns the Fisher information of the trained weights as they are now."""

@@ -297,17 +297,16 @@ class FisherSettings(TrainingSettings):
     program, method = "routing-moe vectors fisher", "fisher"
     published = PUBLISHED_TRAINING | {"bottleneck": 8}
 
-    weights: str = METHOD("adapters", "weights to train and to compute Fisher information of: adapters in a frozen model, all weights of its layers, or updates, the low-rank expert of a run with one", choices=("adapters", "layers", "updates"))
+    weights: str = METHOD("adapters", "weights to train and to compute Fisher information of: adapters in a frozen model, all weights of its layers (the vector has the mean of each output unit), or updates, the low-rank expert of a run with one", choices=("adapters", "layers", "updates"))
     bottleneck: int = METHOD(16, "hidden size of adapters", range=AT_LEAST_1)
-    average_over: str | None = METHOD(None, "dimensions of the vector: each weight, or the mean of each output unit, of each weight or bias tensor, or of each layer (default: unit for layers, else weight)", choices=("weight", "unit", "tensor", "layer"))
     learning_rate: float | None = TRAINING(None, "peak learning rate, which decays to 0; 0: weights do not change (default: 3e-5 for layers, else 1e-3)", range=NOT_NEGATIVE)
     total_steps: int = TRAINING(200, "optimizer steps", range=AT_LEAST_1)
     max_tokens_per_micro_batch: int = TEXTS(4096, "maximum padded tokens per micro-batch; limits the memory of each process of --num_workers; 0: no limit", range=NOT_NEGATIVE, on_resume=True)  # less than for text: one gradient per example is kept
 
     @classmethod
     def defaults(cls, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        average_over, rate = ("unit", 3e-5) if chosen.get("weights") == "layers" else ("weight", 1e-3)
-        return super().defaults(chosen) | {"average_over": average_over, "learning_rate": rate}
+        rate = 3e-5 if chosen.get("weights") == "layers" else 1e-3
+        return super().defaults(chosen) | {"learning_rate": rate}
 
 
 @dataclass(frozen=True, kw_only=True)
