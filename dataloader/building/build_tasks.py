@@ -17,12 +17,11 @@ from dataloader.progress import ProgressBar
 
 @dataclass(frozen=True)
 class Build:
-    """What all tasks of a build share. verify: whether files are compared with the published ones."""
+    """What all tasks of a build share."""
 
     gym: Path
     files: Files
     samples: tuple[int, ...]
-    verify: bool
 
 
 def build_tasks(
@@ -52,7 +51,7 @@ def build_line(recipe: Recipe, build: Build) -> Line:
     """Builds a task and returns its line of the report."""
     try:
         build_task(recipe, build.files, build.gym, build.samples)
-        return line_of(recipe, build.gym, build.samples, build.verify)
+        return line_of(recipe, build.gym, build.samples)
     except NotBuilt as error:
         return unavailable(recipe, str(error))
     except Exception as error:  # of one source must not stop the other tasks

@@ -46,7 +46,7 @@ def build_gym(settings: BuildGymSettings) -> int:
     files = (Mirror if settings.mirror else Downloads)(
         settings.mirror or settings.cache_dir, settings.accept_changed
     )
-    build = Build(gym, files, settings.samples, settings.verify)
+    build = Build(gym, files, settings.samples)
     lines: list[Line] = []
     with folder_lock(gym, lock_file=GYM_LOCK):
         described = GymFiles.read(gym)

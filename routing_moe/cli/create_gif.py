@@ -3,7 +3,7 @@
     routing-moe create-gif
     routing-moe create-gif --run models/moe
     routing-moe create-gif --run models/moe --routes chosen --output_dir animations/moe_chosen
-    routing-moe create-gif --run models/moe --title "Learned routes" --seconds_per_frame 0.25
+    routing-moe create-gif --run models/moe --title "Learned routes"
 
 Writes routes.gif, dynamics.csv, dynamics.png and dynamics.pdf: a frame, or a row per layer, for every
 evaluation. --routes soft: at the temperature of the step; soft_t1: at temperature 1; chosen: only the expert
@@ -55,7 +55,7 @@ def run(settings: GifSettings) -> None:
     if len(history.steps) > 1:
         paths.append(folder / "routes.gif")
         in_order = history.of(ontology.order(history.tasks))
-        save_animation(in_order, ontology, paths[-1], title, settings.seconds_per_frame)
+        save_animation(in_order, ontology, paths[-1], title)
     else:
         note = f"{settings.run}: evaluated only once, nothing to animate; --eval_period sets how often"
         print(note, file=sys.stderr)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from routing_moe.config.choices import ROUTE_KINDS
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, Range, group
+from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, group
 from routing_moe.config.plugins import PluginFlags
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import is_on_hub
@@ -15,8 +15,6 @@ FEATURES = group("features")
 TABLES = group("tables")
 PAGE = group("the page")
 WRITING = group("writing")
-# Of a frame of an animation; browsers slow down a GIF with shorter ones.
-SECONDS = Range(lambda value: 0.02 <= value <= 60, "from 0.02 to 60 seconds")
 
 
 # fmt: off
@@ -77,7 +75,6 @@ class GifSettings(PluginFlags):
     routes: str = ROUTES("soft", "which routes", choices=ROUTE_KINDS)
     task_ontology: Path | None = ROUTES(None, "ontology file (default: that of the run)", metavar="FILE")
     title: str | None = WRITING(None, "title of the pictures (default: the run's name)")
-    seconds_per_frame: float = WRITING(0.5, "seconds for which an evaluation is shown", range=SECONDS, metavar="SECONDS")
     output_dir: Path | None = WRITING(None, "folder to write (default: RUN/analysis)")
 # fmt: on
 

@@ -54,7 +54,6 @@ class BuildGymSettings(Command):
     tasks: tuple[str, ...] = TASKS((), 'names or patterns such as "glue-*" (default: see --split)', metavar="NAME")
     split: Path | None = TASKS(None, "split file: builds its tasks; its sections go to split.json (default: the 160 published ones, in the sections of random.json)", metavar="FILE")
     samples: tuple[int, ...] = TASKS(SAMPLES, "seeds of the samples", range=SEED, metavar="SEED")
-    verify: bool = TASKS(True, "compare with the published MD5 sums")
 
     mirror: Path | None = SOURCES(None, "read all files from this folder, <host>/<path> of the URL, and download nothing", metavar="DIR")
     cache_dir: Path = SOURCES(CACHE, "folder of downloaded raw files", metavar="DIR")

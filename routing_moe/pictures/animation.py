@@ -17,16 +17,13 @@ from routing_moe.analysis.saved_routes import History
 from routing_moe.pictures.heat_maps import plot_routes
 from routing_moe.pictures.style import STYLE, finished
 
-LAST_FRAME = 3.0  # seconds for which the last one is held, at least
+FRAME, LAST_FRAME = 500, 3000  # milliseconds of a frame, and of the last one
 MOST_PIXELS = 4_000_000  # of a frame; Pillow holds all frames, a byte per pixel, until the GIF is written
 
 
-def save_animation(
-    history: History, ontology: Ontology, path: str | Path, title: str, seconds_per_frame: float = 0.5
-) -> None:
+def save_animation(history: History, ontology: Ontology, path: str | Path, title: str) -> None:
     """Writes a frame for each step, the last one held longer; the GIF starts again when it ends."""
-    milliseconds = [round(1000 * seconds_per_frame)] * len(history.steps)
-    milliseconds[-1] *= math.ceil(LAST_FRAME / seconds_per_frame)
+    milliseconds = [FRAME] * (len(history.steps) - 1) + [LAST_FRAME]
     frames = frames_of(history, ontology, title)
     progress = ProgressBar(frames, str(path), len(history.steps), unit="frame")
     gif = io.BytesIO()
