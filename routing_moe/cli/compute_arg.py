@@ -4,8 +4,6 @@
     routing-moe compute-arg models/multitask models/moe
     routing-moe compute-arg --summary1 bart.csv --summary2 moe.csv multitask.csv \\
         --output_file gains.csv --names BART mixture multi-task
-    routing-moe compute-arg --seeds 42 43 --names BART mixture --output_file gains.csv \\
-        --summary1 "few_shot/bart/seed{seed}/summary.csv" --summary2 "few_shot/moe/seed{seed}/summary.csv"
 
 Summaries are files of collect_results.py, of this project or of the published code, or scores of tasks
 without fine-tuning, written by --do_predict. Writes gains.csv (per task and system), gains_summary.csv (per
@@ -59,7 +57,7 @@ def run(settings: GainSettings) -> int:
     per_system = gains.gains_per_system(per_task, settings.design, lower_is_better)
     explained = gains.explain_gains(per_task, baseline, settings.metric, settings.min_baseline)
     tables = [gains.tasks_markdown(per_task, baseline), gains.systems_markdown(per_system, baseline)]
-    notes = [*missing, *gains.missing_seeds(systems, settings.seeds), *gains.uneven_samples(per_task)]
+    notes = [*missing, *gains.missing_seeds(systems), *gains.uneven_samples(per_task)]
     markdown = "\n\n".join(["\n".join(explained), *tables, *(f"- {note}" for note in notes)]) + "\n"
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, per_task.to_csv(index=False))

@@ -89,7 +89,6 @@ class GainSettings(PluginFlags):
     baseline: str | None = GAINS(None, "the baseline among the systems of FOLDER (default: the first of several runs)", metavar="NAME")
     summary1: Path | None = GAINS(None, "summary of the baseline: a table of collect_results, or scores of --do_predict", metavar="CSV")
     summary2: tuple[Path, ...] = GAINS((), "summaries of the systems, of either kind", metavar="CSV")
-    seeds: tuple[int, ...] = GAINS((), "seeds of several runs: {seed} in the paths of the summaries stands for each of them; a system that lacks some is compared with the runs of the baseline with its seeds", metavar="SEED")
     names: tuple[str, ...] | None = GAINS(None, "names of the baseline and each system (default: file names)", metavar="NAME")
     metric: str = GAINS("test_performance", "column of the summaries; of scores of --do_predict, the part and the column. Lower answer_loss is better", range=Range(is_metric, "test_ or dev_ and a measure, such as test_answer_loss"))
     design: str = GAINS("auto", DESIGN_HELP, choices=DESIGNS)

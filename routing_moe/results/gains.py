@@ -6,7 +6,6 @@ baseline is near zero, or negative as a correlation can be. Systems are paired w
 """
 
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +138,7 @@ def gains_per_system(per_task: pd.DataFrame, design: str = AUTO, lower_is_better
 
 def systems_of(settings: GainSettings) -> Systems:
     """Returns the summaries of the systems. Raises InputError for flags that name none, or no baseline."""
-    flags = [f"--{name}" for name in ("summary1", "summary2", "seeds", "names") if getattr(settings, name)]
+    flags = [f"--{name}" for name in ("summary1", "summary2", "names") if getattr(settings, name)]
     if settings.folders:
         if flags:
             raise InputError(f"{' '.join(flags)}: for summaries that are named, not for those of folders")
@@ -153,15 +152,7 @@ def systems_of(settings: GainSettings) -> Systems:
     names = settings.names or [str(Path(tail).with_suffix("")) for tail in tails]
     if not len(paths) == len(names) == len(set(names)):
         raise InputError(f"--names {' '.join(names)}: expected {len(paths)} different names")
-    systems: Systems = {}
-    for name, path in zip(names, paths, strict=True):
-        if settings.seeds and "{seed}" not in str(path):
-            raise InputError(f"{path}: --seeds needs {{seed}} in it")
-        files = {seed: Path(str(path).replace("{seed}", str(seed))) for seed in settings.seeds} or {0: path}
-        systems[name] = {seed: file for seed, file in files.items() if file.exists() or not settings.seeds}
-        if not systems[name]:
-            raise InputError(f"{name}: no such file with any of --seeds {' '.join(map(str, settings.seeds))}")
-    return systems
+    return {name: {0: path} for name, path in zip(names, paths, strict=True)}
 
 
 def _systems_of_runs(settings: GainSettings) -> Systems:
@@ -195,9 +186,9 @@ def common_tasks(summaries: dict[str, pd.DataFrame], metric: str) -> tuple[list[
     return list(means.dropna().index), lines
 
 
-def missing_seeds(systems: Systems, seeds: Sequence[int]) -> list[str]:
-    """Returns a line for each system without a summary of one of these seeds, or of another system's."""
-    every = dict.fromkeys([*seeds, *(seed for files in systems.values() for seed in files)])
+def missing_seeds(systems: Systems) -> list[str]:
+    """Returns a line for each system without a summary of a seed that another system has."""
+    every = dict.fromkeys(seed for files in systems.values() for seed in files)
     lacking = {name: [str(seed) for seed in every if seed not in files] for name, files in systems.items()}
     return [f"{name}: no summary of seed {', '.join(missed)}" for name, missed in lacking.items() if missed]
 
