@@ -36,7 +36,6 @@ class ShowSettings(PluginFlags):
     checkpoint_name: str = SCORES("best", "checkpoint of the scores")
     predict_split: str = SCORES("train", "section of the split", choices=SECTIONS)
     prefix: str = SCORES("", "the --prefix that the scores were written with")
-    output: Path | None = WRITING(None, "also write the table to this CSV file")
 
 
 @dataclass(frozen=True, kw_only=True)
