@@ -1,4 +1,4 @@
-"""inspect: agreement of nearest neighbours with labels, by hand-computed numbers; its outputs."""
+"""inspect: agreement of distances with labels, by hand-computed numbers; its outputs."""
 
 import numpy as np
 import pandas as pd
@@ -51,7 +51,7 @@ def place(tmp_path):
 
 def argv(place, *more, folders=("clustered", "noise")):
     typed = ["--taskvecs", *(str(place.folder / name) for name in folders), "--output_dir", str(place.out)]
-    typed += ["--train_dir", str(place.gym), "--neighbours", "1"]
+    typed += ["--train_dir", str(place.gym)]
     return [*typed, *(str(word) for word in more)]
 
 
@@ -77,7 +77,7 @@ def test_cosine_distances_computed_by_hand():
 def test_tables_and_pictures_of_two_folders(place, capsys):
     table = inspected(place, "--labels", place.folder / "labels.csv")
     assert sorted(path.name for path in place.out.iterdir()) == [
-        "agreement.csv", "agreement.md", "neighbours.csv", "similarity.pdf", "similarity.png",
+        "agreement.csv", "agreement.md", "similarity.pdf", "similarity.png",
     ]  # fmt: skip
     kinds = ("category", "subcategory", "shape", "skill")
     assert table.index.tolist() == [(name, kind) for name in ("clustered", "noise") for kind in kinds]
@@ -99,23 +99,6 @@ def test_tables_and_pictures_of_two_folders(place, capsys):
 
 
 @pytest.mark.usefixtures("empty_pictures")
-def test_neighbours_are_listed_with_common_categories(place):
-    place.write(place.gym / "ontology.json", TREE | {"numbers": {"all": ["one"]}})
-    inspected(place, "--neighbours", "2")
-    table = pd.read_csv(place.out / "neighbours.csv", dtype=str, keep_default_na=False)
-    table = table[table["vectors"] == "clustered"].set_index(["task", "rank"])
-    assert len(table) == 6 * 2
-    columns = ["neighbour", "same_category", "same_subcategory"]
-    assert table.loc[("hot", "1"), columns].tolist() == ["big", "1", "1"]
-    assert table.loc[("hot", "2"), ["category", *columns[1:]]].tolist() == ["words", "1", "0"]
-    assert table.loc[("one", "1"), columns].tolist() == ["two", "", ""]
-    centred = np.array(list(CLUSTERED.values())) - np.mean(list(CLUSTERED.values()), axis=0)
-    one, two = centred[4], centred[5]
-    cosine = one @ two / np.linalg.norm(one) / np.linalg.norm(two)
-    assert float(table.loc[("one", "1"), "similarity"]) == pytest.approx(cosine, abs=1e-5)
-
-
-@pytest.mark.usefixtures("empty_pictures")
 def test_zero_and_identical_vectors_are_accepted_from_folders_named_by_the_ends_of_their_paths(place):
     pairs = {name: [float(name in ("hot", "big")), 1.0] for name in NAMES}
     write_folder(place.folder / "zero/best", NAMES, dict.fromkeys(NAMES, [0.0] * 4))
@@ -123,7 +106,6 @@ def test_zero_and_identical_vectors_are_accepted_from_folders_named_by_the_ends_
     table = inspected(place, folders=["zero/best", "pairs/best/"])
     assert table.loc["zero/best", ["ami", "mantel_r", "mantel_p"]].isna().all(axis=None)
     assert table.loc[("pairs/best", "subcategory"), "mantel_r"] > 0
-    assert set(pd.read_csv(place.out / "neighbours.csv")["vectors"]) == {"pairs/best"}
 
 
 # ---- mistakes
@@ -135,7 +117,6 @@ def error_lines(place, capsys, *more, **changed):
 
 
 MISTAKES = [
-    (["--neighbours", "6"], "6 have vectors in all of ... more than --neighbours 6"),
     (["--tasks", "hott", "big"], "--tasks: no task hott; did you mean 'hot'?"),
     (["--tasks", "test"], "--tasks: of 2 tasks, 2 have vectors in all of ... at least 3"),
     (["--taskvecs", "<here>/clustered", "<here>/noise/../clustered"], "--taskvecs: a folder is given twice"),

@@ -6,8 +6,8 @@
         --output_dir data/inspected
 
 Writes agreement.md and .csv (of each folder and kind of features: Mantel's test and adjusted mutual information,
-as `routing-moe correlate-routes` has them of routes), neighbours.csv (the nearest tasks of each task),
-similarity.png and .pdf. Distances are 1 - cosine of centred vectors.
+as `routing-moe correlate-routes` has them of routes), similarity.png and .pdf. Distances are 1 - cosine of
+centred vectors.
 """
 
 import os
@@ -24,7 +24,7 @@ from dataloader.gym import Gym
 from dataloader.ontology import Ontology, ontology_path
 from dataloader.task_splits import load_split
 from routing_moe.config.console import run_command
-from routing_moe.config.flags import AT_LEAST_1, REQUIRED, Command, group
+from routing_moe.config.flags import REQUIRED, Command, group
 from routing_moe.io.files import distinct_tails, unwritable
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
 from task.task_emb.settings import chosen_tasks, split_of
@@ -48,7 +48,6 @@ class InspectSettings(Command):
     train_dir: str | None = LABELS(None, "gym folder; only ontology.json, split.json and skills.csv are read", metavar="GYM")
     task_ontology: str | None = LABELS(None, "two-level ontology JSON (default: ontology.json in --train_dir, else that of the 160 CrossFit tasks)", metavar="FILE")
     labels: str | None = LABELS(None, "features beside the ontology: task, kind:value columns of 0 and 1, or columns of names (default: skills.csv in --train_dir, else those of the 160 CrossFit tasks)", metavar="CSV")
-    neighbours: int = OUTPUT(3, "nearest tasks listed for each task", metavar="K", range=AT_LEAST_1)
     output_dir: Path = OUTPUT(REQUIRED, "output folder; existing results are replaced", metavar="FOLDER")
 # fmt: on
 
@@ -83,12 +82,9 @@ def run(settings: InspectSettings) -> None:
     text += f"\n{len(tasks)} tasks" + (f", without {', '.join(left_out)}" if left_out else "") + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "agreement.csv", table.to_csv(index=False, float_format="%.6g"))
-    nearest = neighbours_table(tasks, distances, ontology, settings.neighbours)
-    write_text(folder / "neighbours.csv", nearest.to_csv(index=False))
     write_text(folder / "agreement.md", text)
     draw(table, distances, tasks, ontology, settings)
     print(f"{text}\n{folder / 'agreement'}.md, .csv; {folder / 'similarity'}.png, .pdf")
-    print(folder / "neighbours.csv")
 
 
 # ---- inputs
@@ -117,14 +113,13 @@ def common_tasks(vectors: Mapping[str, Mapping], settings: InspectSettings) -> l
         with problem_context("--tasks: "):
             chosen = chosen_tasks(settings.tasks, split, [*chosen, *(load_split(split).all if split else ())])
     tasks = [task for task in chosen if all(task in rows for rows in vectors.values())]
-    if len(tasks) < max(MIN_TASKS, settings.neighbours + 1):
+    if len(tasks) < MIN_TASKS:
         which = f"of {len(chosen)} tasks, {len(tasks)} have vectors in all of {' and '.join(vectors)}"
-        needed = f"at least {MIN_TASKS}, and more than --neighbours {settings.neighbours}, are needed"
-        raise InputError(f"--tasks: {which}; {needed}")
+        raise InputError(f"--tasks: {which}; at least {MIN_TASKS} are needed")
     return tasks
 
 
-# ---- statistics: N tasks, D dimensions of a vector, K neighbours
+# ---- statistics: N tasks, D dimensions of a vector
 
 
 def cosine_distances_of_centred(vectors_ND: np.ndarray) -> np.ndarray:
@@ -139,24 +134,7 @@ def cosine_distances_of_centred(vectors_ND: np.ndarray) -> np.ndarray:
     return cosine_distances(centred_ND).round(9)
 
 
-def all_equidistant(distance_NN: np.ndarray) -> bool:
-    """Returns whether all pairs of tasks have the same distance, so that no task has a nearest neighbour."""
-    return len(np.unique(distance_NN[~np.eye(len(distance_NN), dtype=bool)])) == 1
-
-
 # ---- outputs
-
-
-def neighbours_table(tasks: list[str], distances: Mapping, ontology: Ontology, k: int) -> pd.DataFrame:
-    """Returns a row for each of the k nearest tasks of each task, by folder."""
-    from routing_moe.analysis.route_metrics import neighbours  # imports scipy
-
-    tables = {}
-    for name, distance_NN in distances.items():
-        count = 0 if all_equidistant(distance_NN) else k
-        tables[name] = neighbours(tasks, 1 - distance_NN, ontology, count)
-    table = pd.concat(tables, names=["vectors"]).reset_index("vectors").reset_index(drop=True)
-    return table.drop(columns="neighbour_category")
 
 
 def draw(table: pd.DataFrame, distances: Mapping, tasks: list[str], ontology: Ontology, settings) -> None:
