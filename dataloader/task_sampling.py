@@ -22,23 +22,15 @@ WITH_NUMBER = ("temperature", "cap")
 WANTED = "examples, tasks, temperature:T or cap:N, with a number of at least 1, such as temperature:2"
 
 
-def parse_task_sampling(text: str) -> tuple[str, float | None]:
-    """Returns ("temperature", 2.0) for "temperature:2", ("tasks", None) for "tasks". Raises ValueError."""
+def parse_task_sampling(text: str) -> tuple[str, float | None] | None:
+    """Returns ("temperature", 2.0) for "temperature:2", ("tasks", None) for "tasks"; None for other texts."""
     kind, colon, number = text.partition(":")
-    value = float(number) if colon else None
-    is_right = kind in TASK_SAMPLINGS and bool(colon) == (kind in WITH_NUMBER)
-    if not is_right or (value is not None and not value >= 1):  # also NaN
-        raise ValueError(f"{text!r} is not {WANTED}")
-    return kind, value
-
-
-def is_task_sampling(text: str) -> bool:
-    """Returns whether `parse_task_sampling` accepts the text."""
     try:
-        parse_task_sampling(text)
+        value = float(number) if colon else None
     except ValueError:
-        return False
-    return True
+        return None
+    is_right = kind in TASK_SAMPLINGS and bool(colon) == (kind in WITH_NUMBER)
+    return (kind, value) if is_right and (value is None or value >= 1) else None
 
 
 class TaskMixture:

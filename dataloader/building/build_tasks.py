@@ -36,7 +36,7 @@ def build_tasks(
     recipes = sorted(recipes, key=lambda recipe: not missing_samples(recipe, build.gym, build.samples))
     calls = {recipe: (recipe.task, build, load) for recipe in recipes}
     bar = ProgressBar(total=len(recipes), unit="task")
-    with bar, closing(run_calls(build_named, calls, workers)) as outcomes:
+    with bar, closing(run_calls(build_line, calls, workers)) as outcomes:
         for recipe, outcome in outcomes:
             line = outcome
             if isinstance(outcome, Exception):
@@ -47,8 +47,9 @@ def build_tasks(
             yield line
 
 
-def build_line(recipe: Recipe, build: Build) -> Line:
+def build_line(task: str, build: Build, load: Callable[[], Mapping[str, Recipe]]) -> Line:
     """Builds a task and returns its line of the report."""
+    recipe = load()[task]
     try:
         build_task(recipe, build.files, build.gym, build.samples)
         return line_of(recipe, build.gym, build.samples)
@@ -56,7 +57,3 @@ def build_line(recipe: Recipe, build: Build) -> Line:
         return unavailable(recipe, str(error))
     except Exception as error:  # of one source must not stop the other tasks
         return unavailable(recipe, f"unexpected error, {type(error).__name__}: {in_brief(error)}")
-
-
-def build_named(task: str, build: Build, load: Callable[[], Mapping[str, Recipe]]) -> Line:
-    return build_line(load()[task], build)

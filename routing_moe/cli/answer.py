@@ -5,9 +5,6 @@
         --options positive negative
     routing-moe answer --checkpoint models/own --task my_reviews --inputs new.csv --output_file answers.jsonl
     routing-moe answer --checkpoint models/moe --examples my_task_16_100_train.tsv --inputs -
-
-The route is that of a train task (--task), of the train task with the most similar texts (--like), learned
-from a few labelled rows (--examples), by a task vector (--taskvecs), or given (--task_routes).
 """
 
 import logging

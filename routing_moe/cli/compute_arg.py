@@ -7,9 +7,8 @@
 
 Summaries are files of collect_results.py, of this project or of the published code, or scores of tasks
 without fine-tuning, written by --do_predict. Writes gains.csv (per task and system), gains_summary.csv (per
-system), gains.md, .png and .pdf; prints the Markdown. Without --output_file, gains is
-results_summary/CMP_<baseline>_<systems>. Exits with 0; with 1 if a task is not in all summaries (and left out
-of the tables); with 2 if no table can be written.
+system), gains.md, .png and .pdf; prints the Markdown. Exits with 0; with 1 if a task is not in all summaries
+(and left out of the tables); with 2 if no table can be written.
 """
 
 import sys

@@ -6,9 +6,7 @@
     routing-moe create-gif --run models/moe --title "Learned routes"
 
 Writes routes.gif, dynamics.csv, dynamics.png and dynamics.pdf: a frame, or a row per layer, for every
-evaluation. --routes soft: at the temperature of the step; soft_t1: at temperature 1; chosen: only the expert
-of largest weight in each layer. A run with a single evaluation gets the table and the curves, but no
-animation.
+evaluation. A run with a single evaluation gets the table and the curves, but no animation.
 """
 
 import sys

@@ -15,6 +15,7 @@ FEATURES = group("features")
 TABLES = group("tables")
 PAGE = group("the page")
 WRITING = group("writing")
+ROUTES_HELP = "soft: the softmax at the temperature of that step; soft_t1: at temperature 1; chosen: one-hot, the expert of largest weight in each layer"
 
 
 # fmt: off
@@ -24,7 +25,7 @@ class RouteFlags(PluginFlags):
 
     runs: tuple[str, ...] = ROUTES(REQUIRED, "run folder, a folder with a checkpoint, or a hub name owner/name[@revision]", metavar="RUN", positional=True)
     step: str = ROUTES("best", "evaluation that the routes are of: best (dev score), last, or a step")
-    routes: str = ROUTES("soft", "soft: the softmax at the temperature of that step; soft_t1: at temperature 1; chosen: one-hot, the expert of largest weight in each layer", choices=ROUTE_KINDS)
+    routes: str = ROUTES("soft", ROUTES_HELP, choices=ROUTE_KINDS)
     task_ontology: str | None = ROUTES(None, "ontology file (default: that of the run)")
 
 
@@ -72,7 +73,7 @@ class GifSettings(PluginFlags):
     usage = "[--run RUN] [flags, see --help]"
 
     run: Path = ROUTES(Path("models/routing_bart"), "folder of a run, with <step>-steps/route.npy")
-    routes: str = ROUTES("soft", "which routes", choices=ROUTE_KINDS)
+    routes: str = ROUTES("soft", ROUTES_HELP, choices=ROUTE_KINDS)
     task_ontology: Path | None = ROUTES(None, "ontology file (default: that of the run)", metavar="FILE")
     title: str | None = WRITING(None, "title of the pictures (default: the run's name)")
     output_dir: Path | None = WRITING(None, "folder to write (default: RUN/analysis)")

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from dataloader.errors import InputError, Problems, problem_context
 from dataloader.jsonfile import load_json_object
-from dataloader.task_sampling import WANTED, is_task_sampling
+from dataloader.task_sampling import WANTED, parse_task_sampling
 from dataloader.task_splits import SECTIONS
 from routing_moe.config import choices
 from routing_moe.config.flags import (
@@ -48,7 +48,7 @@ MORE_DATA = group("additions: data")
 MORE_START = group("additions: where the model starts")
 MORE_ROUTING = group("additions: experts and routes")
 MORE_RUNNING = group("additions: running, evaluating, saving")
-TASK_SAMPLING = Range(is_task_sampling, WANTED)
+TASK_SAMPLING = Range(parse_task_sampling, WANTED)
 ROUTING_FLAGS = ("expert_mixing", "router_mode", "router_top_k")  # may differ between the training stages
 OF_RESUMED = (  # as in the run
     *("initialize_from_vanilla", "checkpoint_name", "learning_rate", "num_train_epochs"),
