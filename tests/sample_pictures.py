@@ -46,11 +46,6 @@ def correlated(n_layers, n_experts, n_features):
     return correlate(given, features, permutations=0), given, features
 
 
-def similarities(n_tasks, names) -> dict[str, np.ndarray]:
-    draw, note = np.random.default_rng(0), "category: Mantel's r 0.12"
-    return {f"{name}\n{note}": draw.uniform(-1, 1, (n_tasks, n_tasks)) for name in names}
-
-
 def compared(variants, n_categories, n_runs):
     """Returns (means per run, comparison table) of random scores; the last variant has a run less."""
     tree = {
@@ -109,17 +104,12 @@ def clustermap(n_tasks):
     return heat_maps.plot_clustered(overlap(drawn.values_NLE), drawn.tasks, ONTOLOGY, heat_maps.OVERLAP)
 
 
-def similarity_maps(n_tasks, names):
-    return heat_maps.plot_similarities(similarities(n_tasks, names), ONTOLOGY.tasks[-n_tasks:], ONTOLOGY)
-
-
 KINDS = [f"category {n}" for n in range(9)]
 
 # {name: function that returns the figure}
 PICTURES = {
     "routes, large": lambda: route_map(41, 6, 3),
     "clustermap": lambda: clustermap(20),
-    "similarities": lambda: similarity_maps(12, ["a", LONG, "c", "d"]),
     "correlations": lambda: heat_maps.plot_correlations(*correlated(4, 6, 12)),
     "comparison": lambda: dots.plot_comparison(*compared([SIGNS, *KINDS[:4]], 3, 3)),
     "gains, many systems": lambda: dots.plot_gains(*gain_tables(4, 4), "a baseline of a long name " * 3),

@@ -77,7 +77,8 @@ def test_cosine_distances_computed_by_hand():
 def test_tables_and_pictures_of_two_folders(place, capsys):
     table = inspected(place, "--labels", place.folder / "labels.csv")
     assert sorted(path.name for path in place.out.iterdir()) == [
-        "agreement.csv", "agreement.md", "similarity.pdf", "similarity.png",
+        "agreement.csv", "agreement.md", "similarity_clustered.pdf", "similarity_clustered.png",
+        "similarity_noise.pdf", "similarity_noise.png",
     ]  # fmt: skip
     kinds = ("category", "subcategory", "shape", "skill")
     assert table.index.tolist() == [(name, kind) for name in ("clustered", "noise") for kind in kinds]

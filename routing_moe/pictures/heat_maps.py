@@ -4,8 +4,7 @@ A figure has sides of 1 inch, so that boxes (left, bottom, width, height) are in
 what is outside of it. So rows keep their height whatever their names are. N tasks, L layers, E experts.
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,7 @@ from dataloader.ontology import Ontology
 from routing_moe.analysis.features import Features
 from routing_moe.analysis.route_metrics import cluster_tasks
 from routing_moe.analysis.saved_routes import SavedRoutes, encoder_part
-from routing_moe.pictures.style import DOTS, kind_colours, short, styled, wrapped
+from routing_moe.pictures.style import DOTS, kind_colours, short, styled
 
 MIXED = "0.35"  # a branch over several categories
 STRIPS, GAP, TREE = 0.28, 0.06, 1.1  # inches: the strips of categories, between them and a map, the tree
@@ -39,6 +38,7 @@ class Scale:
 
 WEIGHTS = Scale("weight of the expert", "Blues", 0.0, 1.0)
 OVERLAP = Scale("overlap of routes", "Blues", 0.0, 1.0)
+COSINE = Scale("cosine similarity, centred")
 
 
 # ---- parts
@@ -68,8 +68,8 @@ def draw_borders(line: Callable, kinds: Sequence[tuple]) -> None:
             line(place, color="0.45", linewidth=0.9 if is_thick else 0.35)
 
 
-def add_kinds(heat: Axes, tasks: Sequence[str], ontology: Ontology, square: bool = False) -> list[Axes]:
-    """Draws the tasks' categories as strips left of a map, and above a square one. Returns the strips."""
+def add_kinds(heat: Axes, tasks: Sequence[str], ontology: Ontology, square: bool = False) -> Axes:
+    """Draws the tasks' categories as a strip left of a map, which is returned, and above a square one."""
     kinds, colour_of = [ontology.category(task) for task in tasks], kind_colours(ontology)
     colours_N2 = np.array([[colour_of[category, ""], colour_of[category, sub]] for category, sub in kinds])
     left, bottom, width, height = heat.get_position().bounds
@@ -84,7 +84,7 @@ def add_kinds(heat: Axes, tasks: Sequence[str], ontology: Ontology, square: bool
     for strip in strips:
         strip.spines[:].set_visible(False)
         strip.set(xticks=[], yticks=[])
-    return strips
+    return strips[0]
 
 
 def add_key(
@@ -151,7 +151,7 @@ def plot_routes(
     row = 0.2 if len(tasks) <= 30 else 0.155 if len(tasks) <= 120 else 0.135
     axes = draw_by_expert(np.reshape(values_NLE, (len(tasks), -1)), layers, row, scale)
     draw_borders(axes.axhline, [ontology.category(task) for task in tasks])
-    name_rows(add_kinds(axes, tasks, ontology)[0], tasks)
+    name_rows(add_kinds(axes, tasks, ontology), tasks)
     add_key(axes, scale, tasks, ontology)
     return axes.figure
 
@@ -163,29 +163,6 @@ def plot_task_drops(table: pd.DataFrame, ontology: Ontology) -> Figure:
     drops_NLE = np.stack([wide[layer].to_numpy() for layer in layers], axis=1)
     end = max(0.01, float(np.nanmax(np.abs(drops_NLE))))
     return plot_routes(drops_NLE, tasks, layers, ontology, Scale("drop of the score", low=-end, high=end))
-
-
-@styled
-def plot_similarities(values: Mapping[str, np.ndarray], tasks: Sequence[str], ontology: Ontology) -> Figure:
-    """Draws a square map for each {heading: similarities (N, N)}, at most three side by side."""
-    scale = Scale("cosine similarity, centred")
-    figure, side = square_map(len(tasks))
-    columns = math.ceil(len(values) / math.ceil(len(values) / 3))  # even: 2 and 2, not 3 and 1
-    headings = [wrapped(heading, side, 9) for heading in values]
-    step = side + STRIPS + GAP + 0.35 + 0.16 * max(heading.count("\n") + 1 for heading in headings)
-    for number, (heading, values_NN) in enumerate(zip(headings, values.values(), strict=True)):
-        row, column = divmod(number, columns)
-        box = column * (side + STRIPS + GAP + 0.3), -row * step, side, side
-        heat = draw_cells(figure, box, values_NN, scale)
-        beside, above = add_kinds(heat, tasks, ontology, square=True)
-        for line in (heat.axhline, heat.axvline):
-            draw_borders(line, [ontology.category(task) for task in tasks])
-        above.set_title(heading, loc="center", fontsize=9)
-        if column == 0:
-            name_rows(beside, tasks)
-        if number == columns - 1:
-            add_key(heat, scale, tasks, ontology)
-    return figure
 
 
 @styled
@@ -223,7 +200,7 @@ def plot_clustered(
     heat = draw_cells(figure, (0, 0, side, side), drawn_NN, scale)
     heat.set_facecolor("0.8")
     in_order = [tasks[leaf] for leaf in leaves]
-    name_rows(add_kinds(heat, in_order, ontology, square=True)[0], in_order)
+    name_rows(add_kinds(heat, in_order, ontology, square=True), in_order)
     add_key(heat, scale, ontology.order(tasks), ontology, away=GAP + TREE + 0.25)
     return figure
 

@@ -6,8 +6,8 @@
         --output_dir data/inspected
 
 Writes agreement.md and .csv (of each folder and kind of features: Mantel's test and adjusted mutual information,
-as `routing-moe correlate-routes` has them of routes), similarity.png and .pdf. Distances are 1 - cosine of
-centred vectors.
+as `routing-moe correlate-routes` has them of routes), and a picture of each folder, similarity_<name>.png and
+.pdf. Distances are 1 - cosine of centred vectors.
 """
 
 import os
@@ -23,6 +23,7 @@ from dataloader.errors import InputError, problem_context
 from dataloader.gym import Gym
 from dataloader.ontology import Ontology, ontology_path
 from dataloader.task_splits import load_split
+from routing_moe.analysis.runs import safe_name
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import REQUIRED, Command, group
 from routing_moe.io.files import distinct_tails, unwritable
@@ -83,8 +84,8 @@ def run(settings: InspectSettings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "agreement.csv", table.to_csv(index=False, float_format="%.6g"))
     write_text(folder / "agreement.md", text)
-    draw(table, distances, tasks, ontology, settings)
-    print(f"{text}\n{folder / 'agreement'}.md, .csv; {folder / 'similarity'}.png, .pdf")
+    draw(distances, tasks, ontology, folder)
+    print(f"{text}\n{folder / 'agreement'}.md, .csv; {folder / 'similarity'}_<name>.png, .pdf")
 
 
 # ---- inputs
@@ -137,13 +138,11 @@ def cosine_distances_of_centred(vectors_ND: np.ndarray) -> np.ndarray:
 # ---- outputs
 
 
-def draw(table: pd.DataFrame, distances: Mapping, tasks: list[str], ontology: Ontology, settings) -> None:
-    """Draws a heat map of cosines for each folder."""
-    from routing_moe.pictures.heat_maps import plot_similarities  # matplotlib takes half a second
+def draw(distances: Mapping, tasks: list[str], ontology: Ontology, folder: Path) -> None:
+    """Draws the cosines of each folder, in the order of a clustering."""
+    from routing_moe.pictures.heat_maps import COSINE, plot_clustered  # matplotlib takes half a second
     from routing_moe.pictures.style import save
 
-    r_of, maps = table[table["kind"] == "category"].set_index("vectors")["mantel_r"], {}
     for name, distance_NN in distances.items():
-        note = "-" if np.isnan(r_of.get(name, np.nan)) else f"{r_of[name]:.2f}"
-        maps[f"{name}\ncategory: Mantel's r {note}"] = 1 - distance_NN
-    save(plot_similarities(maps, tasks, ontology), settings.output_dir / "similarity")
+        figure = plot_clustered(1 - distance_NN, tasks, ontology, COSINE)
+        save(figure, folder / f"similarity_{safe_name(name)}", name)
