@@ -133,13 +133,6 @@ def draw_by_expert(values_RC: np.ndarray, layers: Sequence[str], row: float, sca
     return axes
 
 
-def square_map(n_tasks: int) -> tuple[Figure, float]:
-    """Returns (figure, side of a map in inches); with many tasks, a PNG has more dots instead."""
-    side = n_tasks * (0.16 if n_tasks <= 30 else 0.125 if n_tasks <= 60 else 0.1)
-    figure = Figure(figsize=(1, 1), dpi=DOTS * max(1.0, side / 4))
-    return figure, min(4.0, max(2.0, side))
-
-
 # ---- pictures
 
 
@@ -185,7 +178,9 @@ def plot_clustered(
     def colour(branch: int) -> str:
         return to_hex(colour_of[*covered[branch], ""] if len(covered[branch]) == 1 else MIXED)
 
-    figure, side = square_map(len(tasks))
+    side = len(tasks) * (0.16 if len(tasks) <= 30 else 0.125 if len(tasks) <= 60 else 0.1)
+    # With many tasks, a PNG has more dots instead of more inches.
+    figure, side = Figure(figsize=(1, 1), dpi=DOTS * max(1.0, side / 4)), min(4.0, max(2.0, side))
     beside = figure.add_axes((side + GAP, 0, TREE, side))
     leaves = dendrogram(tree, orientation="right", no_labels=True, link_color_func=colour, ax=beside)[
         "leaves"
