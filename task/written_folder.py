@@ -10,7 +10,7 @@ from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import REQUIRED, Command, differences, flags_of, group
-from routing_moe.io.files import replacing_directory, unwritable
+from routing_moe.io.files import replacing_directory
 from task.gym_files import write_tables
 
 FILES = group("files")
@@ -43,8 +43,6 @@ def saved_settings(command: type[FolderCommand], folder: Path) -> dict[str, Any]
 def is_written(settings: FolderCommand) -> bool:
     """Returns whether --output_dir was written with these settings. Raises InputError for anything else."""
     folder, file = Path(settings.output_dir), settings.settings_file
-    if reason := unwritable(folder):
-        raise InputError(f"--output_dir {reason}")
     if not folder.is_dir() or not any(folder.iterdir()):
         return False
     if not (folder / file).is_file():

@@ -29,7 +29,6 @@ from dataloader.task_splits import PUBLISHED_SPLITS, load_split
 from dataloader.templates import has_templates
 from routing_moe.config.console import run_command
 from routing_moe.config.gyms import BuildGymSettings
-from routing_moe.io.files import unwritable
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -86,8 +85,6 @@ def check_flags(settings: BuildGymSettings) -> None:
         problems.append("--tasks and --split both name tasks; give one of them")
     if settings.mirror and not settings.mirror.is_dir():
         problems.append(f"--mirror {settings.mirror}: no such folder")
-    if reason := unwritable(settings.output_dir):
-        problems.append(f"--output_dir {reason}")
     if problems:
         raise InputError(problems)
 

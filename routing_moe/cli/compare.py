@@ -27,7 +27,7 @@ from routing_moe.analysis.runs import ontology_of
 from routing_moe.config.console import run_command
 from routing_moe.config.measures import MEASURES
 from routing_moe.config.tables import CATEGORIES, CompareSettings
-from routing_moe.io.files import distinct_tails, unwritable
+from routing_moe.io.files import distinct_tails
 from routing_moe.results import overview
 from routing_moe.results.comparison import Compared, compared, parsed_contrast
 from routing_moe.results.runs import (
@@ -50,8 +50,6 @@ def main(argv: list[str] | None = None) -> int:
 def compare(settings: CompareSettings) -> int:
     """Writes and prints the tables. Returns 1 if a run is not finished, else 0."""
     problems = Problems()
-    if settings.output_dir and (reason := unwritable(settings.output_dir)):
-        problems.append(f"--output_dir {reason}")
     for name in set(settings.primary) - set(settings.measures):
         problems.append(f"--primary {name}: not one of --measures {' '.join(settings.measures)}")
     for text in settings.contrasts:

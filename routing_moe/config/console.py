@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from dataloader.errors import InputError, in_brief
 from routing_moe.config.flags import Command, flag_problems, parse
 from routing_moe.config.plugins import load_plugin
+from routing_moe.io.files import unwritable
 from routing_moe.io.logs import early_notes
 from routing_moe.io.memory import OutOfMemory
 
@@ -34,15 +35,18 @@ def run_command(
     description: str | None,
     kept: Callable[[Any], str] | None = None,
 ) -> int:
-    """Returns the exit code of `run(settings)`, with flags that are in range; reports errors.
+    """Returns the exit code of `run(settings)`; reports errors. kept: see `reporting_errors`.
 
-    kept: see `reporting_errors`.
+    Checks the ranges of the flags, and that a given --output_dir can be written.
     """
     early_notes.clear()  # of an earlier command of this process that was refused
     settings = command(**parse(command, argv, description))
     with reporting_errors(partial(kept, settings) if kept else None) as result:
         load_plugin(getattr(settings, "plugin", None))
-        if problems := flag_problems(settings):
+        problems, folder = flag_problems(settings), getattr(settings, "output_dir", None)
+        if folder and (reason := unwritable(folder)):
+            problems.append(f"--output_dir {reason}")
+        if problems:
             raise InputError(problems)
         result.exit_code = run(settings) or 0
     return result.exit_code

@@ -26,7 +26,7 @@ from dataloader.task_splits import load_split
 from routing_moe.analysis.runs import safe_name
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import REQUIRED, Command, group
-from routing_moe.io.files import distinct_tails, unwritable
+from routing_moe.io.files import distinct_tails
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
 from task.task_emb.settings import chosen_tasks, split_of
 
@@ -59,8 +59,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: InspectSettings) -> None:
     folder = settings.output_dir
-    if reason := unwritable(folder):
-        raise InputError(f"--output_dir {reason}")
     vectors, path = vectors_of_folders(settings), settings.task_ontology
     ontology = Ontology.load(
         ontology_path(Gym(settings.train_dir).folder, path) if settings.train_dir else path

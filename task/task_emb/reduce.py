@@ -29,7 +29,7 @@ from routing_moe.config.flags import (
     group,
 )
 from routing_moe.io.arrays import load_arrays
-from routing_moe.io.files import npz_bytes, unwritable
+from routing_moe.io.files import npz_bytes
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model import task_vectors as files
 from task.task_emb.settings import chosen_tasks, split_of
@@ -74,9 +74,7 @@ def checked(settings: ReduceSettings) -> dict | None:
     if settings.like and fitting:
         problems.append(f"--{fitting[0]} is for fitting a reduction; that of --like is fitted already")
     saved = files.load_meta(folder).get("settings")
-    if reason := unwritable(folder):
-        problems.append(f"--output_dir {reason}")
-    elif folder.is_dir() and any(folder.iterdir()) and not (folder / REDUCTION_FILE).exists():
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / REDUCTION_FILE).exists():
         problems.append(f"--output_dir {folder} is not empty and has no {REDUCTION_FILE}; name another one")
     elif folder.resolve() in (Path(settings.taskvecs).resolve(), Path(settings.like or "").resolve()):
         problems.append(f"--output_dir {folder} is the folder of --taskvecs or --like; name another folder")
