@@ -87,7 +87,7 @@ def test_a_grid_whose_start_cannot_be_loaded_ends_with_one_error(place, capsys):
     given = dict(task_dir=place.gym / "plural", checkpoint=path)
     assert finetune(place.gym, place.bart, place.out, **given) == 2
     (error,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-    assert f"--checkpoint {path}: these are not the weights of the model" in error
+    assert f"{path}: these are not the weights of the model" in error
 
 
 def test_the_folder_of_a_grid_is_not_trained_into(fresh, capsys):

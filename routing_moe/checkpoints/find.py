@@ -157,15 +157,6 @@ def find_vanilla(source: str, model: str | None = None) -> SavedMixture | SavedP
     return find_plain(source, model or source, f"vanilla_checkpoint {source}/NAME")
 
 
-def find_plain_model(source: str) -> SavedPlain:
-    """Returns the plain model in a folder or of a hub name, which is looked up when it is read."""
-    if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
-        raise InputError(f"{source} has no config.json, the configuration of a model")
-    if not Path(source).is_dir() and not is_hub_name(source):
-        raise InputError(f"{source}: no such folder (nor a hub name such as facebook/bart-base)")
-    return SavedPlain(source)
-
-
 def check_one_expert(start: SavedMixture | SavedPlain, instead: str) -> None:
     """Raises InputError for a mixture where a plain model is needed. instead: what to give."""
     if start.config.num_experts > 1:
@@ -177,17 +168,11 @@ def check_one_expert(start: SavedMixture | SavedPlain, instead: str) -> None:
 
 def find_start(start: Start, moe_init: bool) -> SavedMixture | SavedPlain:
     """Returns the model that fine-tuning starts from, a mixture with `moe_init`. Raises InputError."""
-    with problem_context(f"--{start_flag(start, moe_init)} "):
+    flag = "init_dir" if moe_init else "checkpoint" if start.checkpoint else "model"
+    with problem_context(f"--{flag} "):
         if moe_init:
             return find_mixture(start.checkpoint, start.checkpoint_name, "init_checkpoint_name")
-        if start.checkpoint:
-            return find_plain(start.checkpoint, start.model)
-        return find_plain_model(start.model)
-
-
-def start_flag(start: Start, moe_init: bool) -> str:
-    """Returns the name of the flag that names the model of `find_start`."""
-    return "init_dir" if moe_init else "checkpoint" if start.checkpoint else "model"
+        return find_plain(start.checkpoint, start.model) if start.checkpoint else SavedPlain(start.model)
 
 
 def mixture_to_score(start: Start) -> SavedMixture:

@@ -12,8 +12,8 @@ from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.checkpoints.find import (
     SavedMixture,
+    SavedPlain,
     find_mixture,
-    find_plain_model,
     find_vanilla,
     weight_files,
 )
@@ -41,7 +41,7 @@ def check_merge(settings: MergeSettings) -> tuple[MergeSettings, SavedMixture]:
             settings, model=settings.model or recorded_model(routes.checkpoint) or BART_BASE
         )
     with problem_context("--model "):
-        plain = find_plain_model(settings.model).config
+        plain = SavedPlain(settings.model).config
     if settings.vanilla_checkpoint:
         with problem_context("--vanilla_checkpoint "):
             find_vanilla(settings.vanilla_checkpoint)

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from dataloader.encoding import EncodedExamples
-from dataloader.errors import problem_context
 from dataloader.gym import Gym
-from routing_moe.checkpoints.find import SavedMixture, find_start, start_flag
+from routing_moe.checkpoints.find import SavedMixture, find_start
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer
 from routing_moe.config.choices import BUILT_IN_SOURCES, kind_of
 from routing_moe.config.finetune import FinetuneSettings
@@ -46,8 +45,7 @@ class StartingModels:
     def __init__(self, settings: FinetuneSettings, device: torch.device):
         self.settings, self.device = settings, device
         start = find_start(settings.start, settings.moe_init)
-        with problem_context(f"--{start_flag(settings.start, settings.moe_init)} "):
-            self.loaded = start.load()
+        self.loaded = start.load()
         self.config = config = self.loaded.config
         self._seen_at_start = dict(config.weights_seen)
         self.tokenizer = load_start_tokenizer(start.place, settings.model, config.vocab_size)
