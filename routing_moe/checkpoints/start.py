@@ -1,5 +1,6 @@
 """Loads the model and tokenizer that a run starts from: a plain model made into experts, or a checkpoint."""
 
+import copy
 import logging
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from routing_moe.io.hub import is_on_hub
 from routing_moe.model.base import base_tensors, refer_to_base, train_base
 from routing_moe.model.configuration import Mixture
 from routing_moe.model.given_routes import GivenRoutes
-from routing_moe.model.loading import with_fields
 from routing_moe.model.loss import with_targets
 from routing_moe.model.mixtures import (
     load_base_weights,
@@ -89,11 +89,16 @@ def check_base_type(settings: TrainSettings, config: Mixture) -> None:
 
 def with_flags(config: Mixture, fields: dict) -> Mixture:
     """Returns a copy with other fields. Raises InputError with a line for each flag that does not fit."""
+    changed = copy.deepcopy(config)
+    for name, value in fields.items():
+        setattr(changed, name, value)
+    changed.set_table_width()
     try:
-        return with_fields(config, fields)
+        changed.check()
     except ValueError as error:
         named = str(error).replace("router_input_dim is", "taskvecs_dim is")
         raise InputError(f"--{line}" for line in named.splitlines()) from None
+    return changed
 
 
 def new_fields(settings: TrainSettings, split: Split, routes: GivenRoutes | None) -> dict:

@@ -1,6 +1,5 @@
 """Loads plain models and routing BARTs from folders, files, hub names, with errors that name the source."""
 
-import copy
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -23,7 +22,6 @@ from dataloader.errors import InputError, in_brief, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import MIXTURES, ROUTERS, is_of_user
 from routing_moe.io.hub import NotAvailable, local_folder
-from routing_moe.model.configuration import Mixture
 
 SMALL_BART = "task/skill_gym/tiny_bart"
 FOR_A_TRIAL = f"for a trial there is a small BART in {SMALL_BART}"
@@ -35,16 +33,6 @@ def available_folder(source: str | Path) -> Path:
         return local_folder(source)
     except NotAvailable as error:
         raise InputError(f"{error}; {FOR_A_TRIAL}") from None
-
-
-def with_fields(config: Mixture, fields: Mapping) -> Mixture:
-    """Returns a copy of a configuration with other values. Raises ValueError with a line for each problem."""
-    changed = copy.deepcopy(config)
-    for name, value in fields.items():
-        setattr(changed, name, value)
-    changed.set_table_width()
-    changed.check()
-    return changed
 
 
 def load_checked(load: Callable[[], tuple], source: str | Path, problem: str) -> tuple:
