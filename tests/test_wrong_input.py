@@ -50,7 +50,6 @@ FLAGS = [
     (dict(do_predict=True, predict_split="dev"), "--predict_split is 'dev', but this section of"),
     (dict(router_nn_type="table", taskvecs="<here>"), "--taskvecs: the task vectors of --router_nn_type"),
     # ---- of the model, whose configuration is read
-    (dict(task_level_random_n=2), "--task_level_random_n needs --task_level_random_routing"),
     (dict(lora_rank=2), "--lora_rank needs --expert_kind lora"),
     (dict(base_lr=0.1), "--base_lr is for what experts share: give --shared_base, or --expert_kind lora"),
     (dict(task_level_random_routing=True, task_level_random_n=3), "--task_level_random_n is 3; there are 2"),

@@ -135,7 +135,10 @@ def contradictions(settings: TrainSettings) -> list[str]:
         problems.append(f"{' and '.join(given)} each name a start; give one of them")
     if settings.do_train and not settings.is_new and settings.vanilla_checkpoint:
         problems.append("--vanilla_checkpoint has the weights of a new model, but a checkpoint is given")
-    problems += ignored_flags(settings)
+    if settings.do_train and settings.is_new and settings.expert_kind != "lora":
+        problems += [f"--{name} needs --expert_kind lora" for name in OF_UPDATES if getattr(settings, name)]
+        if settings.base_lr and not settings.shared_base:
+            problems.append("--base_lr is for what experts share: give --shared_base, or --expert_kind lora")
     if settings.log_with in TRACKERS[1:] and importlib.util.find_spec(settings.log_with) is None:
         problems.append(f"--log_with is {settings.log_with!r}; it needs: pip install {settings.log_with}")
     learns = settings.do_train and settings.source_kind.reads_vectors
@@ -146,21 +149,6 @@ def contradictions(settings: TrainSettings) -> list[str]:
             problems.append("--taskvecs: the task vectors of --router_nn_type table are its logits")
         if not settings.trains_task_vectors:
             problems.append("--router_nn_type table learns task vectors only; train them (--task_model_lr)")
-    return problems
-
-
-def ignored_flags(settings: TrainSettings) -> list[str]:
-    """Returns errors of flags that would do nothing, because they need another one."""
-    problems = []
-    if settings.do_train and settings.is_new and settings.expert_kind != "lora":
-        given = [name for name in OF_UPDATES if getattr(settings, name)]
-        problems += [f"--{name} needs --expert_kind lora" for name in given]
-        if settings.base_lr and not settings.shared_base:
-            problems.append("--base_lr is for what experts share: give --shared_base, or --expert_kind lora")
-    if settings.task_level_random_n != 1 and not settings.task_level_random_routing:
-        problems.append("--task_level_random_n needs --task_level_random_routing")
-    if settings.flops_factor != 1 and not settings.equal_flops:
-        problems.append(f"--flops_factor is {settings.flops_factor:g}: of which run? give --equal_flops")
     return problems
 
 
