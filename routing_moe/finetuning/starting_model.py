@@ -24,7 +24,7 @@ from routing_moe.finetuning.checks import keeps_source, resolver_of, text_source
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.model.base import is_of_base, train_base
 from routing_moe.model.injection import stacks
-from routing_moe.model.mixtures import copied_plain, mixture_of
+from routing_moe.model.mixtures import mixture_of
 from routing_moe.model.route_sources import random_task_routes
 from routing_moe.model.selection import route_logits
 from routing_moe.model.task_routing import TaskVectors
@@ -174,9 +174,14 @@ def along_route(mixture, settings: FinetuneSettings, choice: TaskChoice | None):
 
 
 def plain_of(mixture, route_LE: Tensor | None = None):
-    """Returns the plain model of a route as a mixture of one expert. route_LE: None with one expert."""
+    """Returns the plain model of a route as a mixture of one expert; no tensor is shared.
+
+    In float32, in which no small update or step is lost in rounding. route_LE: None with one expert.
+    """
+    plain, shared = mixture.to_plain(route_LE, dtype=torch.float32), set(map(id, mixture.parameters()))
+    plain = copy.deepcopy(plain, {id(t): t for t in plain.parameters() if id(t) not in shared}).float()
     smoothing, trained = mixture.config.label_smoothing, mixture.config.trained_tasks
-    return mixture_of(copied_plain(mixture, route_LE), label_smoothing=smoothing, trained_tasks=trained)
+    return mixture_of(plain, label_smoothing=smoothing, trained_tasks=trained)
 
 
 def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:

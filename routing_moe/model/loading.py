@@ -21,18 +21,7 @@ from transformers.initialization import no_init_weights
 from dataloader.errors import InputError, in_brief, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import MIXTURES, ROUTERS, is_of_user
-from routing_moe.io.hub import NotAvailable, local_folder
-
-SMALL_BART = "task/skill_gym/tiny_bart"
-FOR_A_TRIAL = f"for a trial there is a small BART in {SMALL_BART}"
-
-
-def available_folder(source: str | Path) -> Path:
-    """Returns `local_folder` of a plain model. Raises InputError that names a small one for a trial."""
-    try:
-        return local_folder(source)
-    except NotAvailable as error:
-        raise InputError(f"{error}; {FOR_A_TRIAL}") from None
+from routing_moe.io.hub import local_folder
 
 
 def load_checked(load: Callable[[], tuple], source: str | Path, problem: str) -> tuple:

@@ -1,6 +1,5 @@
 """Reads plain models and makes mixtures of their experts: a routing BART of layers, else a `RoutedModel`."""
 
-import copy
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +10,11 @@ from transformers import AutoConfig, BartForConditionalGeneration, PreTrainedMod
 from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.choices import PLAIN_MODELS, ROUTING_BART
-from routing_moe.io.hub import local_folder
+from routing_moe.io.hub import NotAvailable, local_folder
 from routing_moe.model.base import ROUTING_NAMES, fill_plain
 from routing_moe.model.configuration import Mixture, RoutingBartConfig, RoutingConfig
 from routing_moe.model.conversion import load_plain_weights
-from routing_moe.model.loading import available_folder, load_backbone, load_checked, load_vanilla_checkpoint
+from routing_moe.model.loading import load_backbone, load_checked, load_vanilla_checkpoint
 from routing_moe.model.lora import is_of_expert
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.routed_model import RoutedModel
@@ -36,7 +35,11 @@ def plain_config(source: str | Path, low_rank: bool = False) -> Mixture:
 
     low_rank: whether it is to get low-rank experts, which makes a difference for a BART only.
     """
-    path = available_folder(source) / "config.json"
+    try:
+        path = local_folder(source) / "config.json"
+    except NotAvailable as error:
+        small = "for a trial there is a small BART in task/skill_gym/tiny_bart"
+        raise InputError(f"{error}; {small}") from None
     values = load_json_object(path, "a model's configuration")
     if (kind := values.get("model_type")) not in PLAIN_MODELS:
         why = f" ({WHY_REFUSED[kind]})" if kind in WHY_REFUSED else ""
@@ -66,16 +69,6 @@ def mixture_of(plain: PreTrainedModel, num_experts: int = 1, init_eps: float = 0
     if num_experts == 1:
         fields = {"expert_kind": "layer"} | fields
     return RoutedModel.from_backbone(plain, num_experts, **fields)
-
-
-def copied_plain(mixture, routes_LE=None) -> PreTrainedModel:
-    """Returns the equivalent plain model of a route (L, E), None: of one expert; no tensor is shared.
-
-    In float32, in which neither a small update nor a training step is lost in rounding.
-    """
-    plain = mixture.to_plain(routes_LE, dtype=torch.float32)
-    shared = set(map(id, mixture.parameters()))
-    return copy.deepcopy(plain, {id(t): t for t in plain.parameters() if id(t) not in shared}).float()
 
 
 def weights_of_experts(mixture) -> list[dict[str, Tensor]]:
