@@ -164,8 +164,6 @@ def checked(config, routes, B: int) -> Tensor:
 
 def random_task_routes(num_tasks: int, num_layers: int, num_experts: int, n: int, seed: int) -> Tensor:
     """Returns routes (N, L, E) whose rows have n different experts of weight 1/n, by `seed` alone."""
-    if not 1 <= n <= num_experts:
-        raise ValueError(f"n is {n}; it must be from 1 to the {num_experts} experts")
     generator = torch.Generator().manual_seed(seed)
     # The indices of the n largest of E independent uniform numbers are a uniform choice of n experts.
     chosen_NLn = torch.rand(num_tasks, num_layers, num_experts, generator=generator).topk(n, dim=-1).indices
