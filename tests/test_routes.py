@@ -142,7 +142,7 @@ def test_noise_free_routes_depend_on_the_task_only(source, fields, make_model):
 def test_random_routes_are_independent_uniform_one_hots_per_example_and_layer(make_model):
     model = make_source(make_model, "random")
     routes = model.draw_routes(torch.zeros(10_000, dtype=torch.long))
-    assert model.is_one_hot(routes)
+    assert model.has_plain_equivalent(routes)
     for layer in range(L):
         assert_draws_follow(routes[:, layer].sum(0).numpy(), [1 / 3] * 3)
     # Two layers are independent: all nine pairs of experts are equally frequent.

@@ -213,14 +213,10 @@ class RoutingModel:
         """Returns a checked route (L, E). None: of a model with one expert."""
         return self._resolve_routes(None if routes_LE is None else routes_LE[None], None, 1)[0]
 
-    def is_one_hot(self, routes_BLE: Tensor) -> bool:
-        """Returns whether all rows that a layer uses consist of zeros and ones."""
-        routed = routes_BLE[:, self.config.routed_rows]
-        return bool(((routed == 0) | (routed == 1)).all())
-
     def has_plain_equivalent(self, routes_BLE: Tensor) -> bool:
         """Returns whether each of the routes has an equivalent plain model, which `to_plain` returns."""
-        return self.config.has_plain_routes or self.is_one_hot(routes_BLE)
+        routed = routes_BLE[:, self.config.routed_rows]
+        return self.config.has_plain_routes or bool(((routed == 0) | (routed == 1)).all())
 
     # ---- experts
 

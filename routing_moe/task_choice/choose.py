@@ -75,11 +75,10 @@ class Chooser:
         return self.stored_routes.nearest(task, *self.resolver.vectors.vector_of(task, sample))
 
     def own_route(self, task: str, sample: str | None) -> TaskChoice:
-        return (
-            self.lowest_loss_chooser.stored(task)
-            if self.resolver.by_loss
-            else self.stored_routes.stored(task)
-        )
+        if not self.resolver.by_loss:
+            return self.stored_routes.stored(task)
+        seen, route_LE = seen_when_stored(self.config, task), self.lowest_loss_chooser.routes[task]
+        return TaskChoice(task, "own", "own route", seen, route_LE=route_LE)
 
     def average(self, task: str, sample: str | None) -> TaskChoice:
         return self.stored_routes.average(task)
@@ -154,10 +153,8 @@ class StoredRoutes:
         description = f"cluster {name} (cosine {cosine:.2f})"
         return TaskChoice(task, "cluster", description, seen, route_LE=routes_TLE[member])
 
-    def stored(self, task: str) -> TaskChoice | None:
-        """Returns the mixture's own route of a task, or None."""
-        if task not in self.routes:
-            return None
+    def stored(self, task: str) -> TaskChoice:
+        """Returns the mixture's own route of a task that has one."""
         seen, route_LE = seen_when_stored(self.config, task), self.routes[task]
         if not self.config.source_kind.is_stored:
             description = f"route of {self.config.route_source}"

@@ -23,7 +23,7 @@ from routing_moe.model.selection import route_logits
 from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import ROWS_OF_ONE, of_sample
 from routing_moe.optim.step import Stepper
-from routing_moe.task_choice.choice import Resolver, TaskChoice, seen_when_stored
+from routing_moe.task_choice.choice import Resolver, TaskChoice
 from routing_moe.task_choice.texts import TextSource, train_examples
 
 BATCH_SIZE = 32
@@ -119,11 +119,6 @@ class LowestLoss:
         self.first_tasks, self.routes_KLE = [tasks[n] for n in first_K], routes_NLE[first_K]
         experts_K = single_experts(routed_NRE[first_K])
         self.names = self.first_tasks if experts_K is None else [f"expert {expert}" for expert in experts_K]
-
-    def stored(self, task: str) -> TaskChoice:
-        """Returns the mixture's own route of a trained task."""
-        seen = seen_when_stored(self.model.config, task)
-        return TaskChoice(task, "own", "own route", seen, route_LE=self.routes[task])
 
     def choose(self, rows_of: Mapping[str, tuple[EncodedExamples, str]]) -> dict[str, TaskChoice]:
         """Returns for each task the route with the lowest mean loss (nats per row) on its labelled rows."""
