@@ -35,7 +35,7 @@ def inject(model: nn.Module, config) -> list[LoraLayer]:
     for row, (name, layer) in enumerate(named):
         if row in config.routed_layers:
             maps = linear_maps(name, layer, config)
-            layers.append(LoraLayer(name, row, slice(row * H, (row + 1) * H), maps))
+            layers.append(LoraLayer(name, slice(row * H, (row + 1) * H), maps))
             # Outer ones first, such as BART's fc1: the order of all draws so far, so that a seed's stay.
             for linear in sorted(maps, key=lambda name: name.count(".")):
                 maps[linear].__class__ = lora_class(type(maps[linear]))

@@ -204,13 +204,12 @@ def lora_class(plain: type[nn.Linear]) -> type:
 class LoraLayer:
     """The experts of one layer: a view, no module.
 
-    name: of the layer in the model. row: its number, encoder first. rows: those of a route that it reads.
+    name: of the layer in the model. rows: those of a route that it reads.
     linear_maps: {name in the layer: linear map with experts}. active: its experts in a block of
         `using_routes`.
     """
 
     name: str
-    row: int
     rows: slice
     linear_maps: dict[str, LoraLinear]
     active: ActiveExperts | None = None
