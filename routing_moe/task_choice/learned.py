@@ -6,7 +6,6 @@ each of the K distinct routes of the trained tasks, as in IFCA (Ghosh et al. 202
 """
 
 from collections.abc import Collection, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -38,15 +37,24 @@ def learn_vector(
     exploration and weight decay, and with a rate that falls linearly to 0. The result depends on the
     arguments only (on a CPU, bit for bit). The router is not top-1: its weights, always 1, have no gradient.
     """
-    tau = model.config.router_temperature
+    alone, tau = with_shared_parameters(model), model.config.router_temperature
+    is_known = [name not in model.config.random_vectors for name in model.config.task_names]
+    rows_ND = model.task_vectors.weight.detach()
+    start_1D = (rows_ND[is_known] if any(is_known) else rows_ND).mean(dim=0, keepdim=True)
+    alone.config.task_names, alone.config.exploration_epsilon = [task], 0.0
     rates = dict(learning_rate=0.0, task_model_lr=rate, weight_decay=0.0, initial_tau=tau, minimum_tau=tau)
     step_settings = StepSettings(**rates, train_batch_size=BATCH_SIZE, total_steps=steps, seed=seed)
     examples = replace(examples, task_ids_N=np.zeros(len(examples), dtype=np.int64))
-    with _only_the_vector(model, task) as vector_1D:
-        stepper = Stepper(model, examples, step_settings, accelerator)
-        for _ in stepper.run(steps):
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        model.requires_grad_(False)
+        alone.task_vectors = TaskVectors.from_pretrained(start_1D, freeze=False)
+        for _ in Stepper(alone, examples, step_settings, accelerator).run(steps):
             pass
-        learned_D = vector_1D.detach()[0].float().cpu().numpy().copy()
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+    learned_D = alone.task_vectors.weight.detach()[0].float().cpu().numpy().copy()
     description = f"vector learned from {counted(len(examples), 'example')}"
     return TaskChoice(task, "learned", description, ROWS_OF_ONE, vector_D=learned_D)
 
@@ -75,30 +83,6 @@ def learn(
     learning, usual = (learn_vector, 0.01) if by_vector else (learn_route, 0.1)
     choice = learning(model, task, examples, steps, usual if rate is None else rate, **how)
     return replace(choice, seen=of_sample(choice.seen, sample)) if sample else choice
-
-
-@contextmanager
-def _only_the_vector(model, task: str):
-    """Restricts the model to one task and trains only its vector (1, D) in the block; then restores it."""
-    config, table, was_training = model.config, model.task_vectors, model.training
-    names = ("task_names", "router_temperature", "exploration_epsilon")
-    kept = {name: getattr(config, name) for name in names}
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    is_known = [name not in config.random_vectors for name in config.task_names]
-    rows_ND = table.weight.detach()
-    start_1D = (rows_ND[is_known] if any(is_known) else rows_ND).mean(dim=0, keepdim=True)
-    try:
-        model.requires_grad_(False)
-        model.task_vectors = TaskVectors.from_pretrained(start_1D, freeze=False)
-        config.task_names, config.exploration_epsilon = [task], 0.0
-        yield model.task_vectors.weight
-    finally:
-        model.task_vectors = table
-        for parameter in trained:
-            parameter.requires_grad_(True)
-        for name, value in kept.items():
-            setattr(config, name, value)
-        model.train(was_training)
 
 
 # ---- the route of lowest loss
