@@ -49,7 +49,7 @@ def with_targets(model: PreTrainedModel, inputs: dict, labels: Tensor) -> tuple[
         return inputs, F.pad(labels[:, 1:], (0, 1), value=-100)
     filled = labels.masked_fill(labels == -100, model.config.pad_token_id)
     targets = labels.masked_fill(filled == model.config.pad_token_id, -100)
-    if "decoder_input_ids" in inputs or "decoder_inputs_embeds" in inputs:
+    if any(inputs.get(name) is not None for name in ("decoder_input_ids", "decoder_inputs_embeds")):
         return inputs, targets
     if hasattr(model, "prepare_decoder_input_ids_from_labels"):
         shifted = model.prepare_decoder_input_ids_from_labels(filled)

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, BartForConditionalGeneration, EncoderDecoderCache
 from transformers.modeling_outputs import Seq2SeqLMOutput
-from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer, shift_tokens_right
+from transformers.models.bart.modeling_bart import BartDecoderLayer, BartEncoderLayer
 
 from routing_moe.model.beams import CACHE_ARGUMENT, SourceCache, beams_share_sources, generate_plain
 from routing_moe.model.configuration import RoutingBartConfig, RoutingConfig
 from routing_moe.model.conversion import assemble_bart, from_bart
+from routing_moe.model.loss import with_targets
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.published import PublishedMixture
 from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
@@ -90,11 +91,6 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         are zero. On a GPU, a caller that gives the following saves waiting for it. routes_on_cpu: a copy of
         `routes`. label_positions: (K,) positions in the flattened labels that are not to be ignored.
         """
-        if labels is not None:
-            labels = labels.masked_fill(labels == self.config.pad_token_id, -100)
-            if decoder_input_ids is None and kwargs.get("decoder_inputs_embeds") is None:
-                start = self.config.decoder_start_token_id
-                decoder_input_ids = shift_tokens_right(labels, self.config.pad_token_id, start)
         kwargs.pop("return_dict", None)  # an output object is always returned
         if self.config.num_experts > 1:
             for name in ("output_hidden_states", "output_attentions"):
@@ -127,7 +123,8 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
         )
         if labels is None:
             return super().forward(**inputs)
-        return self.with_loss(super().forward, inputs, labels, label_positions, loss_only)
+        inputs, targets_BT = with_targets(self, inputs, labels)
+        return self.with_loss(super().forward, inputs, targets_BT, label_positions, loss_only)
 
     @contextmanager
     def using_routes(self, plan: RoutePlan | None) -> Iterator[dict]:
