@@ -13,6 +13,7 @@ from tiny_grids import QUICK, finetune, write_few_shot_gym
 from tiny_runs import NO_LEARNING, run
 
 from dataloader.building.report import UNCOMPARED, Line, write_report
+from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli import ablate, inspect_routes, merge, push, report, show_scores, train
 from routing_moe.io import hub
@@ -172,13 +173,10 @@ def test_a_push_uploads_the_folder_and_a_second_one_replaces_all_files_of_the_fi
     assert names == files_in(tmp_path / "fewer") | of_others
 
 
-def test_save_pretrained_with_push_to_hub_pushes_names_and_vectors_too(scored, tmp_path, monkeypatch):
-    model, pushed = RoutingBartForConditionalGeneration.from_pretrained(scored / "best"), []
-    monkeypatch.setattr(type(model), "push_to_hub", lambda self, **words: pushed.append(words))
-    model.save_pretrained(tmp_path / "moe", push_to_hub=True, repo_id=NAME, commit_message="first")
-    assert pushed == [{"repo_id": NAME, "commit_message": "first"}]
-    names = {"config.json", "model.safetensors", "id2task.json", "task_vecs.npy"}
-    assert names <= files_in(tmp_path / "moe")
+def test_save_pretrained_names_the_method_that_uploads_all_files(scored, tmp_path):
+    model = RoutingBartForConditionalGeneration.from_pretrained(scored / "best")
+    with pytest.raises(InputError, match=r"call model\.push_to_hub"):
+        model.save_pretrained(tmp_path / "moe", push_to_hub=True)
 
 
 # ---- the run by its name

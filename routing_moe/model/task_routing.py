@@ -27,7 +27,6 @@ from routing_moe.model.route_sources import RouteBatch, RouteSource, checked, so
 from routing_moe.model.routers import ROUTERS
 from routing_moe.model.task_vectors import save_task_vectors
 
-OF_PUSH = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")  # of `push_to_hub`
 TABLE_BOUND = 1e-3  # of the first logits of a table router (Ponti et al. 2022, arXiv 2202.13914)
 
 
@@ -267,12 +266,13 @@ class RoutingModel:
         outputs["loss"] = token_losses(outputs.logits[is_real_BT], targets_BT[is_real_BT], smoothing, "sum")
         return outputs
 
-    def save_pretrained(self, save_directory: str | Path, *, push_to_hub: bool = False, **kwargs) -> None:
+    def save_pretrained(self, save_directory: str | Path, **kwargs) -> None:
         """Saves as transformers does, plus task names and vectors (if any) in the interchange format.
 
         A base that low-rank experts refer to is not saved. Raises InputError for the folder of the base.
         """
-        pushed = {name: kwargs.pop(name) for name in OF_PUSH if name in kwargs}
+        if kwargs.get("push_to_hub"):  # transformers would upload before all files are there
+            raise InputError("save_pretrained does not upload; call model.push_to_hub(name)")
         base = self.config.base_model
         if base is not None and os.path.realpath(base) == final_path(save_directory):
             raise InputError(f"{save_directory} is the base of the experts; name another folder")
@@ -286,8 +286,6 @@ class RoutingModel:
             self.config.base_model = base
         if kwargs.get("is_main_process", True):
             save_task_vectors(save_directory, self.config.task_names, self.vectors_of_tasks())
-        if push_to_hub:  # now that all files are there: transformers would upload before the last line
-            self.push_to_hub(**{"repo_id": Path(save_directory).name} | pushed)
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, **kwargs):
         """Lets repeated layers run along the routes of their first time; see `lora.recomputed`."""
