@@ -80,9 +80,6 @@ def test_a_route_is_exported_as_a_plain_model_with_the_same_answers(family, run_
         assert tokenizer.decode(tokens, skip_special_tokens=True).strip() == expected
     again = Routed.load(tmp_path / "plain")  # as a model with one expert
     assert again.answer("colour", texts) == answers
-    pytest.importorskip("peft", reason="the extra [peft] is not installed")
-    export_adapter(routed, task, tmp_path / "adapter")  # compares it with peft
-    assert (tmp_path / "adapter/adapter_model.safetensors").is_file()
 
 
 def test_damaged_weights_of_a_run_to_resume_are_named_with_the_way_out(run_of, world, plain, capsys):

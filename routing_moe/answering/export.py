@@ -11,7 +11,6 @@ from dataloader.encoding import around_message, rendered
 from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe.answering.queries import RoutedTask
-from routing_moe.checkpoints.adapters import check_with_peft
 from routing_moe.config.choices import PLAIN_MODELS
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
@@ -64,7 +63,6 @@ def export_adapter(routed, task: RoutedTask, folder: Path) -> None:
     route_LE = routed.route_of(task)
     with replacing_directory(folder) as new:
         write_adapter(routed.model, route_LE, new, write_base(routed, new))
-        check_with_peft(routed.model, route_LE, new)
         write_tokenizer(routed, task, new, "An adapter of peft")
 
 

@@ -11,22 +11,17 @@ from torch import Tensor
 
 from dataloader.errors import InputError, in_brief
 from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE
-from routing_moe.model.injection import OF_ATTENTION, merged_weights, stacks
+from routing_moe.model.injection import OF_ATTENTION, stacks
 
 # {name of a linear map, such as "model.encoder.layers.0.fc1": (A (r, D_in), B (D_out, r), s)}
 Updates = Mapping[str, tuple[Tensor, Tensor, float]]
 
 
-def need_peft() -> None:
-    """Raises InputError that names the extra if peft is not installed."""
-    if importlib.util.find_spec("peft") is None:
-        raise InputError("adapters need peft, which is an extra: pip install .[peft]")
-
-
 @torch.no_grad()
 def read_adapter(base, folder: Path) -> Updates:
     """Returns the updates of an adapter for a plain model. Raises InputError for what no expert can be."""
-    need_peft()
+    if importlib.util.find_spec("peft") is None:
+        raise InputError("adapters need peft, which is an extra: pip install .[peft]")
     for name in (ADAPTER_FILE, WEIGHTS_FILE):  # without them, peft looks for a pickle, or on the hub
         if not (folder / name).is_file():
             files = f"(an adapter has {ADAPTER_FILE} and {WEIGHTS_FILE})"
@@ -85,16 +80,3 @@ def fill_expert(model, expert: int, updates: Updates) -> None:
     for name, (A, B, scale) in updates.items():
         linears[name].lora_A[expert, : len(A)] = A.to(linears[name].lora_A)
         linears[name].lora_B[expert, : len(A)] = B.T.to(linears[name].lora_B) * (scale / linears[name].scale)
-
-
-def check_with_peft(model, routes_LE: Tensor, folder: Path) -> None:
-    """Raises InputError unless peft computes a route's weights from the adapter in a folder."""
-    from peft import PeftModel
-
-    with warnings.catch_warnings(action="ignore"):  # of names in transformers that peft has not replaced yet
-        adapted = PeftModel.from_pretrained(model.to_plain(torch.zeros_like(routes_LE), "cpu"), folder)
-        merged = adapted.merge_and_unload().state_dict()
-    for name, weight in merged_weights(model.lora_layers, routes_LE):
-        weight = weight.to(merged[name].device)
-        if not torch.allclose(merged[name], weight, rtol=1e-4, atol=1e-5 * float(weight.abs().max())):
-            raise InputError(f"{folder}: with peft, {name} is another matrix; is peft up to date?")

@@ -37,12 +37,9 @@ def run(settings: ExportSettings) -> None:
     # These import torch, after the checks: it takes seconds.
     from routing_moe.answering.export import export_adapter, export_adapters
     from routing_moe.answering.routed import Routed
-    from routing_moe.checkpoints.adapters import need_peft
     from routing_moe.io.logs import start_logging
 
     start_logging()
-    if settings.adapters or settings.as_ == "adapter":
-        need_peft()
     routed = Routed.load(settings.checkpoint, settings.checkpoint_name, settings.mixed_precision)
     if settings.adapters:
         export_adapters(routed, settings.output_dir)
