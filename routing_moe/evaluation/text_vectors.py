@@ -1,6 +1,4 @@
-"""Text vectors of tasks: means of encoder states of a task's inputs, without training.
-
-Of a decoder-only model, of its last states.
+"""Text vectors of tasks: means of encoder states, or a decoder-only model's last states, of their inputs.
 
 The vector of a task is the mean, over its inputs, of each input's mean encoder state (or of its state at
 `<s>`). Means exclude padding and the tokens that the tokenizer puts around every text (`<s>`, `</s>`).

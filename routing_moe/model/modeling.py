@@ -246,10 +246,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
 
     @classmethod
     def from_bart(cls, bart, num_experts: int = 3, init_eps: float = 1e-8, **config_fields):
-        """Returns a model whose experts are copies of a BART's layers plus noise; see `conversion`.
-
-        With expert_kind="lora", it is a `RoutedModel`.
-        """
+        """Returns a model whose experts are copies of a BART's layers; see `conversion.from_bart`."""
         return from_bart(cls, bart, num_experts, init_eps, **config_fields)
 
     @classmethod

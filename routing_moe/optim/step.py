@@ -335,17 +335,13 @@ class Stepper:
         )
 
 
-def step_seed(*numbers: int) -> int:
-    """Returns a seed for torch that depends on all the numbers (seed, step, ...)."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
 def seed_draws(device: torch.device, *numbers: int) -> None:
-    """Seeds the draws of routes and dropout masks on this device with the `step_seed` of the numbers."""
+    """Seeds the draws of routes and dropout masks on this device by all the numbers (seed, step, ...)."""
+    seed = int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
     # torch.manual_seed also notes where it was called, for each kind of accelerator that is not in use. In
     # small models that is a tenth of a step.
     generator = torch.default_generator if device.type == "cpu" else torch
-    generator.manual_seed(step_seed(*numbers))
+    generator.manual_seed(seed)
 
 
 def sum_over_processes(tensors: list[Tensor], accelerator: Accelerator) -> None:

@@ -49,10 +49,7 @@ class Contested:
         if not path.is_file():
             return None
         saved = load_json_object(path, "the contested rows of a run")
-        try:
-            return cls(**{field.name: saved[field.name] for field in fields(cls)})
-        except KeyError as error:
-            raise InputError(f"{path} has no {error}; `train --contested_above` writes it") from None
+        return cls(**{field.name: saved[field.name] for field in fields(cls)})
 
     def write(self, run: Path) -> None:
         content = {"share": round(self.share, 4)} | asdict(self)
