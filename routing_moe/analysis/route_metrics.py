@@ -131,27 +131,17 @@ def dynamics_table(history: History) -> pd.DataFrame:
 def neighbour_table(
     routes: SavedRoutes, alike_NN: np.ndarray, ontology: Ontology, count: int
 ) -> pd.DataFrame:
-    """Returns `neighbours` by routes. alike_NN: overlap of each pair of routes."""
-    table = neighbours(routes.tasks, alike_NN, ontology, count)
-    return table.rename(columns={"similarity": "overlap"}).drop(columns="same_subcategory")
-
-
-def neighbours(
-    tasks: Sequence[str], similarity_NN: np.ndarray, ontology: Ontology, count: int
-) -> pd.DataFrame:
     """Returns a row for each task and each of the `count` most similar tasks; ties keep the order of tasks.
 
-    same_category, same_subcategory: 1 or 0, empty if one of the two tasks is not in the ontology.
+    alike_NN: overlap of each pair of routes. same_category: 1 or 0, empty if a category is unknown.
     """
-    order_NN = np.argsort(-np.round(similarity_NN, 9), axis=1, kind="stable")
+    order_NN = np.argsort(-np.round(alike_NN, 9), axis=1, kind="stable")
     rows = []
-    for n, task in enumerate(tasks):
+    for n, task in enumerate(routes.tasks):
         kind, others_N = ontology.category(task), order_NN[n][order_NN[n] != n]
         for rank, other in enumerate(others_N[:count], start=1):
-            other_kind = ontology.category(tasks[other])
-            same = (int(kind[0] == other_kind[0]), int(kind == other_kind))
-            if UNCATEGORISED in (kind, other_kind):
-                same = ("", "")
-            rows.append((task, kind[0], rank, tasks[other], other_kind[0], similarity_NN[n, other], *same))
-    columns = ["task", "category", "rank", "neighbour", "neighbour_category", "similarity"]
-    return pd.DataFrame(rows, columns=[*columns, "same_category", "same_subcategory"])
+            other_kind = ontology.category(routes.tasks[other])
+            same = "" if UNCATEGORISED in (kind, other_kind) else int(kind[0] == other_kind[0])
+            rows.append((task, kind[0], rank, routes.tasks[other], other_kind[0], alike_NN[n, other], same))
+    columns = ["task", "category", "rank", "neighbour", "neighbour_category", "overlap", "same_category"]
+    return pd.DataFrame(rows, columns=columns)

@@ -10,16 +10,14 @@ from routing_moe.answering.queries import Query, read_queries
 from routing_moe.answering.tables import WITH_COLUMNS, is_table, table_of, table_queries
 from routing_moe.checkpoints.find import find_model, saved_fields
 from routing_moe.config.answer import AnswerSettings, ExportSettings
-from routing_moe.config.flags import flag_problems
 from routing_moe.io.hub import local_folder
 from routing_moe.task_choice.given_routes import file_matrices
 
 
 def check_flags(settings: AnswerSettings | ExportSettings) -> None:
     """Raises InputError for wrong values, and for flags that contradict each other."""
-    problems = flag_problems(settings)
     empty = [name for name, value in vars(settings).items() if isinstance(value, str) and not value.strip()]
-    problems += [f"--{name} is empty; give a value, or leave it out" for name in empty]
+    problems = [f"--{name} is empty; give a value, or leave it out" for name in empty]
     if len(settings.ways) > 1:
         problems.append(f"{' and '.join(settings.ways)} each determine the route; give one of them")
     if set(settings.ways) & {"--taskvecs", "--task_routes"} and not settings.task:

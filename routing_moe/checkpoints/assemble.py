@@ -20,7 +20,6 @@ from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE, AssembleSettings, AverageSettings
 from routing_moe.config.choices import ROUTING_BART
-from routing_moe.config.flags import Command, flag_problems
 from routing_moe.io.files import new_folder_problems
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.run_folder import describe_run
@@ -37,15 +36,6 @@ FIELDS = (  # of a plain model, that must be equal so that weights of one can be
     *("rope_parameters", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "sliding_window"),
 )
 Model = SavedPlain | SavedMixture
-
-
-def check_flags(settings: Command, new: bool = True) -> None:
-    """Raises InputError for wrong flags. new: whether the output folder must not exist yet."""
-    problems = flag_problems(settings)
-    if new:
-        problems += new_folder_problems("output_dir", settings.output_dir)
-    if problems:
-        raise InputError(problems)
 
 
 def check_alike(model: Model, reference: Model) -> None:
@@ -70,7 +60,8 @@ def find_base(place: str) -> Model:
 
 def models_to_assemble(settings: AssembleSettings) -> dict[str, Model | Path]:
     """Returns {base, experts/NAME, ...: saved model or folder of an adapter}. Raises InputError."""
-    check_flags(settings, new=not settings.keeps)
+    if not settings.keeps and (problems := new_folder_problems("output_dir", settings.output_dir)):
+        raise InputError(problems)
     places = settings.places
     if len(places) < max(2, len(settings.experts)) or not all(places.values()):
         raise InputError("--experts: give at least 2, each as NAME=PLACE with another name")
@@ -163,7 +154,8 @@ def routed_by_name(plain, names: list[str], **fields):
 
 def models_to_average(settings: AverageSettings) -> tuple[dict[str, Model], Model | None]:
     """Returns ({place: model}, that of --base). Raises InputError."""
-    check_flags(settings)
+    if problems := new_folder_problems("output_dir", settings.output_dir):
+        raise InputError(problems)
     with problem_context("--runs "):
         models = {place: find_model(place, settings.checkpoint_name) for place in settings.runs}
         if len({os.path.abspath(model.place) for model in models.values()}) < len(settings.runs):
@@ -266,7 +258,13 @@ def made_of(sources: Mapping[str, Model | Path]) -> dict[str, dict[str, str]]:
     return hashed
 
 
-def write(settings: Command, model, sources: Mapping[str, Model | Path], file: str, command: list[str]):
+def write(
+    settings: AssembleSettings | AverageSettings,
+    model,
+    sources: Mapping[str, Model | Path],
+    file: str,
+    command: list[str],
+):
     """Writes the checkpoint, atomically, and to `file` what it was made of. The tokenizer is the first's."""
     described = describe_run(settings.to_dict(), command) | {"made_of": made_of(sources)}
     content = json.dumps(described, indent=1, default=str).encode()

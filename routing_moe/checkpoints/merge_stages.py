@@ -20,7 +20,6 @@ from routing_moe.checkpoints.find import (
 from routing_moe.checkpoints.folder import find_checkpoint, save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.assemble import MergeSettings
-from routing_moe.config.flags import flag_problems
 from routing_moe.config.shared import BART_BASE, Start
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import known_folder
@@ -32,8 +31,6 @@ OF_TRAINING = ("best", "last")  # checkpoints that stage 2 writes
 
 def check_merge(settings: MergeSettings) -> tuple[MergeSettings, SavedMixture]:
     """Returns the settings with a model, and the checkpoint of the routes. Raises InputError."""
-    if problems := flag_problems(settings):
-        raise InputError(problems)
     with problem_context("--routes_from "):
         routes = find_mixture(settings.routes_from, settings.routes_checkpoint_name, "routes_checkpoint_name")
         config = routes.config
