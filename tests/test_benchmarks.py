@@ -1,12 +1,13 @@
 """The benchmarks run and print one JSON line. No test depends on measured times."""
 
+import importlib
 import json
 import math
 
 import pytest
-from tiny_answers import TEXTS
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks import answer, predict, train_step
+from benchmarks import llm_step, predict, train_step
 
 TINY = ["--model_size", "tiny", "--threads", "1"]
 TRAIN = [*TINY, "--source_length", "24", "--target_length", "5"]
@@ -67,10 +68,27 @@ def test_a_benchmark_reports_times_of_its_variants_and_their_ratios(name, capsys
     assert ratios <= set(report["ratios"])
 
 
-def test_answers_are_those_of_transformers(finished, tmp_path, capsys):
-    (tmp_path / "new.txt").write_text("\n".join(TEXTS))
-    flags = ["--checkpoint", finished, "--task", "colour", "--inputs", tmp_path / "new.txt"]
-    assert answer.main([*map(str, flags), "--lines", "8", "--rounds", "1"]) == 0
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama")
+    small = dict(vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2)
+    small |= dict(num_attention_heads=4, num_key_value_heads=2)
+    LlamaForCausalLM(LlamaConfig(**small)).save_pretrained(folder)
+    return str(folder)
+
+
+def test_mixed_batches_have_the_answers_of_adapters_one_after_the_other(llama, capsys):
+    pytest.importorskip("peft", reason="peft is an extra: pip install .[peft]")
+    llm_answer = importlib.import_module("benchmarks.llm_answer")
+    flags = ["--texts", "8", "--length", "6", "--new_tokens", "3", "--num_experts", "4", "--rounds", "1"]
+    assert llm_answer.main(["--model", llama, *flags]) == 0
     report = parse_report(capsys.readouterr().out)
-    assert list(report["variants"]) == ["routed", "transformers"]
-    assert report["equal_answers"] == 8
+    assert {"peft_in_turn_over_routes", "peft_mixed_over_routes"} <= set(report["ratios"])
+    assert report["equal_answers"] == 8 >= report["different_from_plain"] > 0
+
+
+@pytest.mark.parametrize("variant", ["one_expert", "one_hot", "experts", "peft", "peft_projected"])
+def test_a_step_of_a_named_decoder_only_model_is_measured(variant, llama):
+    pytest.importorskip("peft", reason="peft is an extra: pip install .[peft]")
+    shape = dict(model=llama, dtype="float32", batch_size=2, length=8, answer_length=2, steps=1)
+    assert llm_step.measured(variant, llm_step.LlmStepSettings(**shape))["median_s"] > 0
