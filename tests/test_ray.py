@@ -30,6 +30,16 @@ def cluster():
         started.shutdown()
 
 
+def test_ctrl_c_lets_commands_of_a_cluster_save(tmp_path, cluster):
+    process = started(tmp_path, {"a/x": SAVES, "b": "touch b"}, "--ray", cluster.address, "--jobs", "2")
+    until(tmp_path / "begun")
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    code, _, errors = ended(process)
+    assert (code, (tmp_path / "state").exists(), (tmp_path / "b").exists()) == (130, True, False), errors
+    assert time.monotonic() - began < 15  # `b`, which waits for a core, is not waited for
+
+
 def test_a_machine_that_stops_loses_its_command_alone_and_the_same_call_continues(tmp_path, cluster):
     machine = cluster.add_node(**LEAN)
     (raylet,) = (process.process.pid for process in machine.all_processes["raylet"])
@@ -56,13 +66,3 @@ def test_a_machine_that_stops_loses_its_command_alone_and_the_same_call_continue
     logs = {name: (tmp_path / f"{name}.log").read_text() for name in "abcde"}
     assert logs == {name: f"---- {name}/best/x\nhello\n" * (1 + (name in lost)) for name in "abcde"}
     assert {(tmp_path / name / "best/x").read_text() for name in "abcde"} == {f"{tmp_path}\n"}
-
-
-def test_ctrl_c_lets_commands_of_a_cluster_save(tmp_path, cluster):
-    process = started(tmp_path, {"a/x": SAVES, "b": "touch b"}, "--ray", cluster.address, "--jobs", "2")
-    until(tmp_path / "begun")
-    began = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)
-    code, _, errors = ended(process)
-    assert (code, (tmp_path / "state").exists(), (tmp_path / "b").exists()) == (130, True, False), errors
-    assert time.monotonic() - began < 15  # `b`, which waits for a core, is not waited for
