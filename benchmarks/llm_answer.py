@@ -12,10 +12,13 @@ JSON line, with the number of texts that all methods with one expert answer alik
 import sys
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
 from benchmarks.measuring import MEASURED

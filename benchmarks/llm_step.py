@@ -3,8 +3,9 @@
     python benchmarks/llm_step.py
     python benchmarks/llm_step.py --model models/smollm2 --dtype float32
 
-Without --model: random weights of the shape of Qwen2.5-0.5B, with gradient checkpointing. On a CPU without
-instructions for bfloat16, products of its backward pass take minutes: --dtype float32, or fewer --layers.
+Without --model: random weights of the shape of Qwen2.5-0.5B. All variants use gradient checkpointing. On a
+CPU without instructions for bfloat16, products of its backward pass take minutes: --dtype float32, or fewer
+--layers.
 `experts` is a step of `routing-moe train`: a router mixes low-rank experts, each example has another route.
 `one_hot`: each example has one of the experts, `one_expert`: there is only one. `peft` is one adapter of the
 same rank on the same maps, trained as its documentation says. `peft_projected` projects only the states that

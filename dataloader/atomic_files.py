@@ -71,13 +71,12 @@ def unfinished_folder(path: str | Path) -> Iterator[Path]:
 
     It has a random name and is removed at the end, unless it holds a PREVIOUS folder.
     """
-    path = _named(path)
-    folder = Path(tempfile.mkdtemp(".partial", f".{path.name}.", path.parent))
-    with FileLock(folder / UNFINISHED_LOCK):
-        try:
-            yield folder
-        finally:
-            _remove(folder)
+    folder, lock = _locked_folder(_named(path))
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+        lock.release()
 
 
 def final_path(path: str | Path) -> str:
@@ -86,6 +85,17 @@ def final_path(path: str | Path) -> str:
     while found:  # the innermost one first
         path, found = re.subn(r"^(.*/)\.([^/]+)\.\w{8}\.partial/[^/]+", r"\1\2", path)
     return path
+
+
+def _locked_folder(path: Path) -> tuple[Path, FileLock]:
+    while True:
+        folder = Path(tempfile.mkdtemp(".partial", f".{path.name}.", path.parent))
+        lock = FileLock(folder / UNFINISHED_LOCK)
+        with suppress(FileNotFoundError):
+            lock.acquire()
+            if (folder / UNFINISHED_LOCK).exists():
+                return folder, lock
+            lock.release()  # another process took the folder for one that a kill had left
 
 
 def unfinished_folders(path: str | Path) -> list[Path]:

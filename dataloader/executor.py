@@ -74,8 +74,7 @@ def run_calls(function: Callable, calls: Mapping[Hashable, tuple], workers: int)
         try:
             yield from run_in_slots(calls, slots)
         finally:
-            for worker in slots:
-                worker.end()
+            end_all(slots)
         return
     for key, arguments in calls.items():
         outcome = outcome_of(function, arguments)
@@ -101,7 +100,8 @@ class Worker:
     """A slot for keys of calls: a process that is reused. One that dies loses only its current call."""
 
     def __init__(self, function: Callable, calls: Mapping[Hashable, tuple], variables: Mapping[str, str]):
-        self.function, self.calls, self.variables, self.process = function, calls, variables, None
+        self.function, self.calls, self.variables = function, calls, variables
+        self.process = self.pipe = None
 
     def start(self, key: Hashable) -> None:
         if not (self.process and self.process.is_alive()):
@@ -124,9 +124,11 @@ class Worker:
             other_end.close()
 
     def is_done(self) -> bool:
-        return not self.process or self.pipe.poll()
+        return not self.pipe or self.pipe.poll()
 
     def outcome(self) -> Any:
+        if not self.pipe:
+            return RuntimeError("its process was not started")
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionError):
@@ -139,10 +141,15 @@ class Worker:
         if self.process and self.process.is_alive():
             os.kill(self.process.pid, signal.SIGINT)
 
-    def end(self) -> None:
-        self.interrupt()
-        if self.process and self.process.pid:
-            self.process.join()
+
+def end_all(workers: Sequence[Worker]) -> None:
+    """Interrupts the workers, again at each further Ctrl-C, and waits until they have ended."""
+    while running := [worker for worker in workers if worker.process and worker.process.is_alive()]:
+        with suppress(KeyboardInterrupt):
+            for worker in running:
+                worker.interrupt()
+            for worker in running:
+                worker.process.join()
 
 
 def _serve(pipe: Connection) -> None:

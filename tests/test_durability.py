@@ -1,6 +1,7 @@
 """Files survive a power failure, and a folder in which a command works is refused to a second one."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mistakes import complaint
 from tiny_runs import contents, reopen, run
 
 from dataloader.atomic_files import folder_lock, write_text
+from dataloader.errors import InputError
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.main_process import main_process_lock
 
@@ -138,3 +140,22 @@ def test_a_run_started_by_another_command_after_the_check_is_not_overwritten(fre
     assert run(fresh.gym, fresh.bart, fresh.out) == 2
     assert f"--output_dir {fresh.out} already holds a run" in capsys.readouterr().err
     assert contents(fresh.out).keys() == {"run.json"}
+
+
+def test_a_killed_command_releases_its_lock(tmp_path):
+    def hold(holds) -> None:
+        with folder_lock(tmp_path):
+            holds.set()
+            time.sleep(60)
+
+    holds = FORK.Event()
+    holder = FORK.Process(target=hold, args=(holds,))
+    holder.start()
+    assert holds.wait(30)
+    with pytest.raises(InputError, match=TAKEN), folder_lock(tmp_path):
+        pass
+    holder.kill()
+    holder.join()
+    assert (tmp_path / "lock").exists()
+    with folder_lock(tmp_path):
+        pass

@@ -125,6 +125,6 @@ def test_what_cannot_be_imported_is_one_error(how, message, tmp_path, capsys):
     assert import_gguf([str(file), "--output_dir", str(tmp_path / "plain")]) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
-    assert errors[0].startswith(f"error: {file} ")
+    assert errors[0].startswith(f"error: {file}")
     assert message in errors[0]
     assert not (tmp_path / "plain").exists()

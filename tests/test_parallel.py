@@ -130,7 +130,7 @@ def test_without_ray_or_its_cluster_there_is_one_error(tmp_path, missing):
     error = "--ray 127.0.0.1:1: no cluster answers there ("
     if missing == "package":
         (tmp_path / "ray.py").write_text("raise ModuleNotFoundError")
-        error = "--ray 127.0.0.1:1 needs Ray: pip install 'routing-moe[ray]'"
+        error = "--ray 127.0.0.1:1 needs Ray: pip install '.[ray]'"
     else:
         pytest.importorskip("ray")
     code, output, errors = ended(started(tmp_path, {"x": "touch x"}, "--ray", "127.0.0.1:1"))

@@ -61,7 +61,7 @@ class SavedRoutes:
 
 @dataclass(frozen=True, eq=False)
 class History:
-    """SavedRoutes over training: `values_SNLE[s]` are those at step `steps[s]`."""
+    """Routes over training: `values_SNLE[s]` are those at step `steps[s]`."""
 
     name: str
     tasks: tuple[str, ...]

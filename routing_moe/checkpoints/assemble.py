@@ -176,17 +176,21 @@ def merger_problems(settings: AverageSettings, first) -> list[str]:
     merger, is_single = settings.merger, len(settings.runs) == 1
     if is_single and first.num_experts == 1:
         return [f"--runs {settings.runs[0]} is one plain model; name several, or a mixture"]
-    is_mean, shares_base = merger == "mean", is_single and first.has_lora
-    what = f"--merger {merger}" + (" of low-rank experts" if shares_base else "")
-    refused = {"base": is_mean or shares_base, "scale": is_mean}
-    refused["density"] = merger in ("mean", "task_arithmetic")
-    needed = {"base": not refused["base"], "scale": False, "density": merger in PRUNING}
-    refused["lora_parts"] = not shares_base
-    values = {name: getattr(settings, name) for name in refused}
-    problems = [f"--{n} {v}: {what} takes none" for n, v in values.items() if v is not None and refused[n]]
-    return problems + [
-        f"{what} needs --{n}" for n, is_needed in needed.items() if is_needed and values[n] is None
-    ]
+    shares_base = is_single and first.has_lora  # whose experts are updates of one base
+    what, needed = f"--merger {merger}" + (" of low-rank experts" if shares_base else ""), set()
+    allowed = {"lora_parts"} if shares_base else set()
+    if merger != "mean":
+        allowed |= {"scale"}
+        needed |= set() if shares_base else {"base"}
+    if merger in PRUNING:
+        needed |= {"density"}
+    elif merger not in ("mean", "task_arithmetic"):  # of a plug-in
+        allowed |= {"density"}
+    values = {name: getattr(settings, name) for name in ("base", "scale", "density", "lora_parts")}
+    given = {name: value for name, value in values.items() if value is not None}
+    refused = [name for name in given if name not in allowed | needed]
+    problems = [f"--{name} {given[name]}: {what} takes none" for name in refused]
+    return problems + [f"{what} needs --{name}" for name in sorted(needed - set(given))]
 
 
 def average(settings: AverageSettings):

@@ -30,6 +30,8 @@ def run(settings: ImportGgufSettings) -> None:
         raise InputError(problems)
     try:
         plain, tokenizer = load_gguf(file)
+    except (InputError, MemoryError):
+        raise
     except Exception as error:  # gguf and transformers raise many types of errors
         raise InputError(f"{file} is incomplete, or of no known model ({in_brief(error)})") from None
     with replacing_directory(folder) as new:
@@ -56,6 +58,7 @@ def load_gguf(file: Path) -> tuple:
     read, _ = load_checked(partial(load, gguf_file=file.name, dtype="float32"), file, "cannot be read")
     plain = auto_class(config).from_config(config)  # of a quantized model, transformers saves nothing
     plain.load_state_dict(read.state_dict())
+    plain.generation_config = read.generation_config
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     kind = reader.fields.get("tokenizer.ggml.pre")
     if kind and kind.contents() == "smollm":  # which transformers does not know: digits are apart

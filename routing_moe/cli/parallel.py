@@ -22,7 +22,7 @@ from dataloader.executor import environments, run_in_slots
 from dataloader.progress import ProgressBar
 from routing_moe.config.console import run_command
 from routing_moe.config.parallel import ParallelSettings
-from routing_moe.io.shell_jobs import Command, Job
+from routing_moe.io.shell_jobs import Job, ShellCommand
 
 LINE = "a line is RESULT<TAB>COMMAND: the file that a command writes, a tab, the command"
 STOPPING = b"\nwaiting until running commands have saved their state; the next signal stops them at once\n"
@@ -73,11 +73,11 @@ def slots_of(settings: ParallelSettings, n: int) -> list:
     """Returns the slots of n jobs, on this machine or on a Ray cluster. Raises InputError."""
     n = min(n, settings.jobs)
     if not settings.ray:
-        return [Command(variables, say) for variables in environments(n)]
+        return [ShellCommand(variables, say) for variables in environments(n)]
     try:
         from routing_moe.io.ray_jobs import RemoteCommand, resources_on_ray
     except ModuleNotFoundError:
-        raise InputError(f"--ray {settings.ray} needs Ray: pip install 'routing-moe[ray]'") from None
+        raise InputError(f"--ray {settings.ray} needs Ray: pip install '.[ray]'") from None
     resources = resources_on_ray(settings.ray, settings.cpus_per_job, settings.gpus_per_job)
     return [RemoteCommand(resources, say) for _ in range(n)]
 

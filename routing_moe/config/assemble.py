@@ -46,7 +46,7 @@ class AverageSettings(PluginFlags):
     merger: str = MERGING("mean", "mean: of the weights, with one model in memory at a time. The others are of the weight differences from --base, with all models in memory in float32. task_arithmetic: their sum; magnitude_prune: the sum of the largest; ties: the mean of the largest that agree in sign; dare, dare_ties: the same two of random ones, rescaled", choices=MERGERS)
     base: str | None = MERGING(None, "plain model that all runs started from: a folder, a hub name or a run with one expert (not for mean, nor for the low-rank experts of a mixture, which share theirs)", metavar="PLACE")
     density: float | None = MERGING(None, "share of the differences that magnitude_prune, ties, dare and dare_ties keep, such as 0.2", range=Range(lambda value: 0 < value <= 1, "greater than 0 and at most 1"))
-    trim: str = MERGING("model", "of what density is the share: of all weights of a model, as in the paper on TIES, or of each tensor, as in peft, which takes less than half of the memory", choices=("model", "tensor"))
+    trim: str = MERGING("model", "what --density is a share of: all weights of a model, as in the paper on TIES, or each tensor, as in peft, which takes less than half of the memory", choices=("model", "tensor"))
     lora_parts: str | None = MERGING(None, "what is merged of the low-rank experts of a single mixture. products: their updates s B A; factors: A and B apart, as peft's combinations without svd do (default: products)", choices=("products", "factors"))
     scale: float | None = MERGING(None, "factor of the merged difference (default: 1)", range=POSITIVE)
     seed: int = MERGING(42, "seed of the random share", range=SEED)

@@ -10,7 +10,7 @@ import ray
 
 from dataloader.errors import InputError, in_brief
 from dataloader.executor import GPUS, variables_for
-from routing_moe.io.shell_jobs import Command, Job
+from routing_moe.io.shell_jobs import Job, ShellCommand
 
 TIMEOUT = 10  # seconds in which a cluster must answer; Ray itself tries for minutes
 PAUSE = 0.5  # seconds between two looks of a machine at its command
@@ -77,7 +77,7 @@ class RemoteCommand:
             ray.kill(self.actor)
 
 
-class OnMachine(Command):
+class OnMachine(ShellCommand):
     """The actor of a command, on its machine."""
 
     def look(self, folder: str, job: Job) -> tuple[str, float] | None:

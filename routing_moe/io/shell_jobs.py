@@ -40,7 +40,7 @@ class Job:
         return self.log not in {job.log for job in running}
 
 
-class Command:
+class ShellCommand:
     """A slot of jobs: a command that runs with these variables in addition to those of this process."""
 
     def __init__(self, variables: Mapping[str, str], say: Callable = lambda line: None):

@@ -42,8 +42,8 @@ from routing_moe.results.scores import ScoresFile, read_scores, with_values
 from routing_moe.task_choice.texts import TEXTS_FILE
 
 TOKENS = (*TOKENIZER_FILES, "added_tokens.json")  # JSON with tokens, which may look like paths
-OF_TOKENS = re.compile(  # keys of tokenizer_config.json
-    r"(bos|eos|unk|sep|pad|cls|mask)_token|(additional|extra)_special_tokens|added_tokens_decoder|chat_template"
+AS_THEY_ARE = re.compile(  # keys of tokenizer_config.json, and the texts around inputs
+    r"input_templates|(bos|eos|unk|sep|pad|cls|mask)_token|(additional|extra)_special_tokens|added_tokens_decoder|chat_template"
 )
 # All that is sent: files of the checkpoint and of the run in the folder itself, scores, routes of a step.
 CHECKPOINT_FILES = (
@@ -54,8 +54,8 @@ CHECKPOINT_FILES = (
 RUN_FILES = ("run.json", COST_FILE, "losses.csv", CURVES_FILE, CLUSTERS_FILE, ONTOLOGY_FILE, OWN_FEATURES)
 ROUTE_FILES = ("route.npy", "route_t1.npy", "route_tasks.txt")
 SHARED = (*CHECKPOINT_FILES, *RUN_FILES, "best/*", "*-steps/*")
-# A text that is no path: without slashes, or with a single one between words, as in a hub name.
-NO_PATH = re.compile(r"[^/\\]*|\w([\w. -]*\w)?/\w[\w. @-]*")
+# A text that is no path: without slashes, or with one between words, as in a hub name; a URL without secrets.
+NO_PATH = re.compile(r"[^/\\]*|\w([\w. -]*\w)?( / |/)\w[\w. @-]*|https://[\w.-]+(/[\w.-]+)*/?")
 CARD = """\
 A {kind} with {layers} layers and {experts}{routes}, trained on {tasks}, by the package `routing-moe`.
 
@@ -154,13 +154,13 @@ def command_of(settings: dict) -> str:
 
 
 def without_places(value):
-    """Returns a JSON value without commands, whose texts are no paths: of a path its last part, of a URL "".
+    """Returns a JSON value without commands and places: of a path its last part, of a text with a URL "".
 
-    Texts with tokens, such as "</s>", stay.
+    URLs without user, port and query stay, and texts with tokens, such as "</s>".
     """
     if isinstance(value, dict):
         return {
-            without_places(key): text if OF_TOKENS.fullmatch(key) else without_places(text)
+            without_places(key): text if AS_THEY_ARE.fullmatch(key) else without_places(text)
             for key, text in value.items()
             if key != "command"
         }

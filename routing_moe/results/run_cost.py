@@ -43,7 +43,8 @@ def read_cost(run: str | Path) -> dict | None:
     cost = {"start_unknown": None} | load_json_object(path, "the cost of a run")
     with_start = () if cost["start_unknown"] else ("steps_with_start", "total_flops_with_start")
     for name in (*TRAINING_COST, *with_start):
-        if not isinstance(cost.get(name), int | float):
+        uncounted = cost.get("counted", "") is None and "flops" in name  # by an earlier version
+        if not (isinstance(cost.get(name), int | float) or uncounted):
             raise InputError(f"{path}: {name} is {cost.get(name)!r}, expected a number; {HOW_TO_GET_IT}")
     return cost
 

@@ -37,7 +37,7 @@ VECTORS, LABELS, OUTPUT = group("vectors and tasks"), group("features of tasks")
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class InspectSettings(Command):
+class InspectVectorsSettings(Command):
     """The flags of `routing-moe vectors inspect`."""
 
     program = "routing-moe vectors inspect"
@@ -54,10 +54,10 @@ class InspectSettings(Command):
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_command(run, InspectSettings, argv, __doc__)
+    return run_command(run, InspectVectorsSettings, argv, __doc__)
 
 
-def run(settings: InspectSettings) -> None:
+def run(settings: InspectVectorsSettings) -> None:
     folder = settings.output_dir
     vectors, path = vectors_of_folders(settings), settings.task_ontology
     ontology = Ontology.load(
@@ -89,7 +89,7 @@ def run(settings: InspectSettings) -> None:
 # ---- inputs
 
 
-def vectors_of_folders(settings: InspectSettings) -> dict[str, dict[str, np.ndarray]]:
+def vectors_of_folders(settings: InspectVectorsSettings) -> dict[str, dict[str, np.ndarray]]:
     """Returns {name of the folder: {task: vector (D,)}}, without rows of samples: tasks have their own."""
     paths = [Path(os.path.abspath(folder)) for folder in settings.taskvecs]
     if len(set(paths)) < len(paths):
@@ -104,7 +104,7 @@ def vectors_of_folders(settings: InspectSettings) -> dict[str, dict[str, np.ndar
     return vectors
 
 
-def common_tasks(vectors: Mapping[str, Mapping], settings: InspectSettings) -> list[str]:
+def common_tasks(vectors: Mapping[str, Mapping], settings: InspectVectorsSettings) -> list[str]:
     """Returns the tasks (of --tasks, or all) with a vector in every folder. Raises InputError for too few."""
     chosen = list(dict.fromkeys(task for rows in vectors.values() for task in rows))
     if settings.tasks is not None:
