@@ -53,6 +53,8 @@ def reference_cost(run: str | Path) -> dict:
     """Returns the cost of the run of --equal_flops. Raises InputError if it has none."""
     if (cost := read_cost(run)) is None:
         raise InputError(f"--equal_flops {run} has no {COST_FILE}; {HOW_TO_GET_IT}")
+    if cost["total_flops"] is None:
+        raise InputError(f"--equal_flops {run}: its FLOPs were not counted; give --total_steps")
     return cost
 
 
@@ -75,7 +77,8 @@ def with_start(cost: dict, start: Start, run: str | Path) -> dict:
     for place in filter(None, places):
         if folder := _run_folder(place, run):
             earlier = read_cost(folder)
-            unknown = unknown or earlier["start_unknown"]
+            uncounted = f"the FLOPs of {place} were not counted" if earlier["total_flops"] is None else None
+            unknown = unknown or earlier["start_unknown"] or uncounted
             of_both = "" if "runs_before" in earlier else "_with_start"  # a file of an earlier version
             before[str(folder)] = [earlier[f"{name}{of_both}"] for name in ("steps", "total_flops")]
             before |= earlier.get("runs_before", {})
