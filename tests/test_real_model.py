@@ -50,7 +50,7 @@ def run(tmp_path_factory):
     return folder / "run"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def routed(run):
     return Routed.load(run)
 

@@ -58,6 +58,9 @@ class ShellCommand:
                 return
             log.write(os.fsencode(HEADING.format(job.result)))
             log.flush()
+            before = signal.getsignal(signal.SIGINT)
+            if before == signal.SIG_IGN:  # of a background job, whose commands would never hear of Ctrl-C
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
             self.process = subprocess.Popen(
                 ["bash", "-c", job.command],
                 stdin=subprocess.DEVNULL,
@@ -66,6 +69,7 @@ class ShellCommand:
                 env=os.environ | self.variables,
                 start_new_session=True,
             )
+            signal.signal(signal.SIGINT, before)
         self.say(f"started: {job.result}")
 
     def is_done(self) -> bool:
