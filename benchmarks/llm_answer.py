@@ -16,7 +16,6 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -48,11 +47,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: LlmAnswerSettings) -> dict:
-    E, device, plain = settings.num_experts, settings.device, plain_model(settings)
+    E, device, plain = settings.num_experts, settings.device, measuring.named_model(settings).eval()
     names = [f"expert{e}" for e in range(E)]
     fields = dict(lora_rank=settings.lora_rank, lora_targets="all", task_names=names, route_source="fixed")
     routed = RoutedModel.from_backbone(plain, E, **fields).eval()
-    adapted = with_adapters(plain_model(settings), routed, settings.model)
+    adapted = with_adapters(measuring.named_model(settings).eval(), routed, settings.model)
     texts_NS = torch.randint(3, plain.config.vocab_size, (settings.texts, settings.length), device=device)
     which_N = torch.arange(settings.texts, device=device) % E
     soft_NLE = torch.rand(settings.texts, routed.config.num_layers, E, device=device).softmax(dim=-1)
@@ -83,7 +82,7 @@ def run(settings: LlmAnswerSettings) -> dict:
         "soft": (routed, batches, lambda i: {"routes": soft_NLE[i]}),
         "peft_in_turn": (adapted, in_turn, adapter_of),
         "peft_mixed": (adapted, batches, lambda i: {"adapter_names": [names[e] for e in which_N[i]]}),
-        "plain": (plain_model(settings), batches, lambda i: {}),
+        "plain": (measuring.named_model(settings).eval(), batches, lambda i: {}),
     }
     timed = {
         name: measuring.timed(lambda name=name, call=call: answering(name, *call), device)
@@ -99,11 +98,6 @@ def run(settings: LlmAnswerSettings) -> dict:
         "equal_answers": int(equal_N.sum()),
         "different_from_plain": int((answers["routes"] != answers["plain"]).any(dim=1).sum()),
     }
-
-
-def plain_model(settings: LlmAnswerSettings):
-    dtype = getattr(torch, settings.dtype)
-    return AutoModelForCausalLM.from_pretrained(settings.model, dtype=dtype).to(settings.device).eval()
 
 
 @torch.no_grad()

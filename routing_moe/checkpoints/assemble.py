@@ -10,7 +10,8 @@ is as in MHR-mu (Caccia et al. 2022); `model/mergers.py` has other mergers.
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from dataloader.checksums import sha256
@@ -19,13 +20,12 @@ from routing_moe.checkpoints.find import SavedMixture, SavedPlain, check_one_exp
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE, AssembleSettings, AverageSettings
-from routing_moe.config.choices import ROUTING_BART
+from routing_moe.config.choices import PRUNING, ROUTING_BART
 from routing_moe.io.files import new_folder_problems
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.run_folder import describe_run
 
 AVERAGED_FILE = "averaged.json"
-PRUNING = ("magnitude_prune", "ties", "dare", "dare_ties")  # mergers with a density
 FIELDS = (  # of a plain model, that must be equal so that weights of one can be those of another
     *("model_type", "vocab_size", "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads"),
     *("decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings"),
@@ -199,8 +199,11 @@ def average(settings: AverageSettings):
     import torch  # takes seconds
 
     from routing_moe.model.mergers import merged
-    from routing_moe.model.mixtures import factors_of_experts, mixture_of, weights_of_experts
+    from routing_moe.model.mixtures import mixture_of, weights_of_experts
 
+    how = dict(trim=settings.trim, density=settings.density or 1.0, scale=settings.scale or 1.0)
+    generator = torch.Generator().manual_seed(settings.seed)
+    merge = partial(merged, merger=settings.merger, **how, generator=generator)
     found, states, trained = {}, [], set()
     start = base.load().to_plain(dtype=torch.float32).float().state_dict() if base else None
     for i, (place, saved) in enumerate(models.items()):  # a mean has one model at a time in memory
@@ -210,13 +213,13 @@ def average(settings: AverageSettings):
         trained |= set(config.trained_tasks)
         if not config.has_lora:  # whose parameters are mixed anyway
             config.expert_mixing = "parameters"
+        if settings.lora_parts == "factors":  # of a single run
+            plain = plain_of_merged_factors(model, merge)
+            break
         equal_LE = torch.full((config.num_layers, config.num_experts), 1 / config.num_experts)
         plain = model.to_plain(equal_LE, dtype=torch.float32).float()
         state = plain.state_dict()
-        if settings.lora_parts == "factors":
-            states = factors_of_experts(model)
-            start = {name: torch.zeros_like(tensor) for name, tensor in states[0].items()}
-        elif settings.merger == "mean":
+        if settings.merger == "mean":
             found = {name: found.get(name, t).lerp(t, 1 / (i + 1)) for name, t in state.items()}
         elif len(models) > 1:
             states.append({name: state[name] for name, _ in plain.named_parameters()})  # tied ones once
@@ -224,19 +227,26 @@ def average(settings: AverageSettings):
             states = weights_of_experts(model)
             start = start or model.to_plain(torch.zeros_like(equal_LE)).state_dict()
     if states:
-        how = dict(trim=settings.trim, density=settings.density or 1.0, scale=settings.scale or 1.0)
-        generator = torch.Generator().manual_seed(settings.seed)
-        found = merged(states, start, settings.merger, **how, generator=generator)
-    if settings.lora_parts == "factors":
-        for name, tensor in found.items():  # of the first expert, whose plain model is then that of all
-            states[0][name].copy_(tensor)
-        plain = model.to_plain(torch.eye(config.num_experts)[:1].expand_as(equal_LE)).float()
-    else:
-        plain.load_state_dict(found, strict=False)
+        found = merge(states, start)
+    plain.load_state_dict(found, strict=False)
     names = dict.fromkeys(("task_names", "trained_tasks"), sorted(trained))
     averaged = mixture_of(plain, label_smoothing=config.label_smoothing, **names)
     sources = models | ({"--base": base} if base else {})
     return averaged, sources, keep_what_is_known(averaged, models)
+
+
+def plain_of_merged_factors(mixture, merge: Callable):
+    """Returns the plain model whose update has the merged factors A and B of all low-rank experts."""
+    import torch  # takes seconds
+
+    from routing_moe.model.mixtures import factors_of_experts
+
+    first, *others = factors_of_experts(mixture)
+    found = merge([first, *others], {name: torch.zeros_like(tensor) for name, tensor in first.items()})
+    for name, tensor in found.items():
+        first[name].copy_(tensor)
+    only_first_E = torch.eye(mixture.config.num_experts)[0]
+    return mixture.to_plain(only_first_E.expand(mixture.config.num_layers, -1)).float()
 
 
 def keep_what_is_known(model, models: Mapping[str, Model]) -> list[str]:

@@ -25,7 +25,8 @@ BUILT_IN_SOURCES = {
 }
 ROUTE_SOURCES = {name: type(name, (SourceKind,), known) for name, known in BUILT_IN_SOURCES.items()}
 SEQUENCES = ("rnn", "lstm", "gru", "transformer")
-MERGERS = dict.fromkeys(("mean", "task_arithmetic", "magnitude_prune", "ties", "dare", "dare_ties"))
+PRUNING = ("magnitude_prune", "ties", "dare", "dare_ties")  # mergers with a density
+MERGERS = dict.fromkeys(("mean", "task_arithmetic", *PRUNING))  # model/mergers.py
 ROUTERS = {n + s: None for n in ("linear", *SEQUENCES) for s in ("", "_layer_specific")} | {"table": None}
 ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json
 DECODER_ONLY = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
