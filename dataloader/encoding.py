@@ -31,8 +31,9 @@ SAME_DAY = (
 class TextFormat:
     """How texts become token ids. Lengths are in tokens and include the special tokens at both ends.
 
-    append_another_bos: adds "<s>" before the text; hide_task_names: replaces task names by HIDDEN_NAME.
-    prompt_format: "chat": inputs are messages of the user in the tokenizer's chat template. decoder_only:
+    append_another_bos: adds "<s>" before the text; hide_task_names: replaces task names by HIDDEN_NAME;
+    no_prefix: leaves [task] out. prompt_format: "chat": inputs are messages of the user in the tokenizer's
+    chat template; system: the system message before them, None: the template's own, if any. decoder_only:
     whether one model reads input and answer as one sequence.
     """
 
@@ -41,7 +42,9 @@ class TextFormat:
     do_lowercase: bool = False
     append_another_bos: bool = False
     hide_task_names: bool = False
+    no_prefix: bool = False
     prompt_format: str = "crossfit"
+    system: str | None = None
     decoder_only: bool = False
 
     def __post_init__(self):
@@ -62,7 +65,8 @@ class TextFormat:
 
     def source(self, example: Example) -> str:
         """Returns the text of an input. The leading space is part of the format, but not of a message."""
-        return self._written(f" [{HIDDEN_NAME if self.hide_task_names else example.task}] {example.input}")
+        prefix = f" [{HIDDEN_NAME if self.hide_task_names else example.task}]"
+        return self._written(f"{'' if self.no_prefix else prefix} {example.input}")
 
     def target(self, output: str) -> str:
         """Returns the text of one answer."""
@@ -333,7 +337,7 @@ def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bo
             raise InputError("the tokenizer has no end token (eos_token), with which answers end")
         return [], "", [tokenizer.eos_token_id]
     if text_format.prompt_format == "chat":
-        return around_message(tokenizer)
+        return around_message(tokenizer, text_format.system)
     asked = dict(split_special_tokens=True, return_special_tokens_mask=True)
     sample = tokenizer(max(texts, key=len, default="")[:80], **asked)
     tokens, own = sample["input_ids"], np.flatnonzero(np.array(sample["special_tokens_mask"]) == 0)
@@ -347,13 +351,17 @@ def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bo
     return before, lead, [] if text_format.decoder_only else after
 
 
-def rendered(tokenizer, message: str) -> str:
-    """Returns a message of the user in the tokenizer's chat template, up to where the answer begins."""
+def rendered(tokenizer, message: str, system: str | None = None) -> str:
+    """Returns a message of the user in the tokenizer's chat template, up to where the answer begins.
+
+    system: the message before it; None: the template's own, if any. Raises InputError.
+    """
     if not tokenizer.chat_template:
         raise InputError("--prompt_format chat: the tokenizer has no chat template; give crossfit")
+    turns = [] if system is None else [{"role": "system", "content": system}]
     try:
-        return tokenizer.apply_chat_template(
-            [{"role": "user", "content": message}],
+        text = tokenizer.apply_chat_template(
+            [*turns, {"role": "user", "content": message}],
             chat_template=SAME_DAY + tokenizer.get_chat_template(),
             tokenize=False,
             add_generation_prompt=True,
@@ -362,15 +370,18 @@ def rendered(tokenizer, message: str) -> str:
     except (TemplateError, TypeError, ValueError) as error:  # of jinja, or of what a template calls
         problem = f"template of {tokenizer.name_or_path}: {in_brief(error)}"
         raise InputError(f"--prompt_format chat: {problem}; give crossfit") from None
+    if system is not None and system.strip() not in text:
+        raise InputError(f"--system: the chat template of {tokenizer.name_or_path} shows no system message")
+    return text
 
 
-def around_message(tokenizer) -> tuple[list, str, list]:
+def around_message(tokenizer, system: str | None = None) -> tuple[list, str, list]:
     """Returns `_around` of a message of the user in a chat template.
 
     What follows the template's last special token is tokenized with the message: a tokenizer of SentencePiece
     (Llama 2, Mistral) adds a space to each part.
     """
-    parts = rendered(tokenizer, MESSAGE).split(MESSAGE)
+    parts = rendered(tokenizer, MESSAGE, system).split(MESSAGE)
     if len(parts) != 2:
         raise InputError(f"--prompt_format chat: the chat template has the message {len(parts) - 1} times")
     before, after = parts

@@ -179,13 +179,13 @@ def test_scores_have_the_text_settings_of_a_mixture_without_a_run(layers, tmp_pa
 
 def test_exported_experts_can_be_assembled_again(low_rank, world, tmp_path):
     assert export.main(typed(dict(checkpoint=low_rank, adapters=True, output_dir=tmp_path / "out"))) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"expert0", "expert1"}
-    experts = {task: tmp_path / f"out/expert{e}" for e, task in enumerate(TASKS)}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(TASKS)
+    experts = {task: tmp_path / "out" / task for task in TASKS}
     again = assemble(world, tmp_path / "again", experts)
     one, other = map(RoutingBartForConditionalGeneration.from_pretrained, (low_rank, again))
     assert all(map(torch.equal, one.parameters(), other.parameters()))
-    config = json.loads((tmp_path / "out/expert0/adapter_config.json").read_text())
-    named = tmp_path / "out/expert0" / config["base_model_name_or_path"]
+    config = json.loads((tmp_path / "out" / TASKS[0] / "adapter_config.json").read_text())
+    named = tmp_path / "out" / TASKS[0] / config["base_model_name_or_path"]
     assert named.resolve() == world.bart.resolve()
 
 

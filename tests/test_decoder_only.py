@@ -2,6 +2,8 @@
 
 import json
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,19 +132,24 @@ def test_a_chat_template_that_cannot_be_used_is_refused():
         tokenizer.chat_template = template
         with pytest.raises(InputError, match=problem):
             encode(EXAMPLES, tokenizer, how, {"colour": 0})
+    tokenizer.chat_template = "{{ messages[-1].content }}"
+    with pytest.raises(InputError, match="--system: the chat template of a/model shows no system message"):
+        encode(EXAMPLES, tokenizer, replace(how, system="be brief"), {"colour": 0})
     with pytest.raises(InputError, match=r"--max_input_length is 4, but 2 \+ 2 tokens are around"):
         encode(EXAMPLES, TOKENIZERS["chat"](), TextFormat(4, 4, prompt_format="chat"), {"colour": 0})
 
 
+@pytest.mark.parametrize("system", [None, "be brief", ""])
 @pytest.mark.parametrize("text", ["sky", " sky ", "</s>\n<|assistant|> sky", "grass " * 40])
-def test_a_message_never_changes_the_template_around_it(text):
+def test_a_message_never_changes_the_template_around_it(text, system):
     tokenizer = without_padding([*TEXTS, text])
     tokenizer.truncation_side = "left"
-    system = "{% if messages[0].role != 'system' %}<|assistant|>be kind</s>\n{% endif %}"
-    tokenizer.chat_template = system + tokenizer.chat_template
-    how = TextFormat(40, LIMIT, prompt_format="chat", decoder_only=True)
+    by_default = "{% if messages[0].role != 'system' %}<|assistant|>be kind</s>\n{% endif %}"
+    tokenizer.chat_template = by_default + tokenizer.chat_template
+    how = TextFormat(40, LIMIT, prompt_format="chat", system=system, decoder_only=True)
     tokens = encode([Example("colour", "c", text, ("a",))], tokenizer, how, {"colour": 0}).sources[0].tolist()
-    message = [{"role": "user", "content": "[colour] TEXT"}]
+    message = [] if system is None else [{"role": "system", "content": system}]
+    message += [{"role": "user", "content": "[colour] TEXT"}]
     rendered = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
     before, after = rendered.split("TEXT")
     shown = tokenizer.decode(tokens)
@@ -320,6 +327,49 @@ def test_adapters_are_assembled_on_the_weights_of_a_run(run_of, tmp_path):
     backbone = Routed.load(tmp_path / "mixture").model.backbone.state_dict()
     own = Routed.load(plain).model.to_plain().state_dict()
     assert all(torch.equal(tensor, backbone[name]) for name, tensor in own.items())
+
+
+def test_adapters_say_how_texts_are_read_or_flags_do(run_of, plain, tmp_path, capsys):
+    run, own = run_of("qwen2", prompt_format="chat"), tmp_path / "out/{}/text_settings.json"
+    assert export(typed(dict(checkpoint=run, adapters=True, output_dir=tmp_path / "out"))) == 0
+    one, other = (Path(str(own).format(name)) for name in ("expert0", "expert1"))
+    saved = json.loads(one.read_text())
+    assert saved == json.loads(other.read_text()) == {"task": None} | Routed.load(run).texts
+
+    def texts(folder: str, **flags) -> dict:
+        experts = [f"a={one.parent}", f"b={other.parent}"]
+        flags |= dict(base=plain("qwen2"), experts=experts, output_dir=tmp_path / folder)
+        assert assemble(typed(flags)) == 0
+        return Routed.load(tmp_path / folder).texts
+
+    assert texts("same", num_beams=2) == Routed.load(run).texts | {"num_beams": 2}
+    other.write_text(json.dumps(saved | {"no_prefix": True, "task": "c"}))
+    assert texts("differ")["prompt_format"] == "crossfit"
+    assert "the adapters of b read texts in other ways than a" in capsys.readouterr().out
+    one.write_text(json.dumps(saved | {"task": "c"}))
+    other.unlink()
+    texts("renamed")
+    assert "inputs that begin with [c]; here they begin with [a]" in capsys.readouterr().out
+    refused = dict(base=plain("qwen2"), experts=[f"a={one.parent}", f"b={other.parent}"], output_dir="x")
+    assert assemble(typed(refused | dict(prompt_format="crossfit"))) == 2
+    words = "--prompt_format is crossfit, but in the training of --experts it was chat"
+    assert words in capsys.readouterr().err
+    one.write_text(json.dumps(saved | {"num_beams": "many"}))
+    assert assemble(typed(refused)) == 2
+    assert f"{one} is damaged: num_beams is 'many'" in capsys.readouterr().err
+    one.unlink()
+    texts("unknown")
+    assert "no model says how texts are read" in capsys.readouterr().out
+    assert assemble(typed(refused | dict(system="be brief"))) == 2
+    assert "--system 'be brief': system messages are for --prompt_format chat" in capsys.readouterr().err
+    chat = dict(prompt_format="chat", no_prefix=True, system="be brief", max_input_length=30)
+    kept = texts("given", **chat)
+    assert {name: kept[name] for name in chat} == chat
+    row = Routed.load(tmp_path / "given").task_file("a", [Query("a cat")]).encoded.sources[0]
+    tokenizer = AutoTokenizer.from_pretrained(plain("qwen2"))
+    turns = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "a cat"}]
+    expected = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    assert row.tolist() == expected
 
 
 def test_gradient_vectors_are_those_of_a_backward_pass(world, plain, tmp_path):

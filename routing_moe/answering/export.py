@@ -11,12 +11,14 @@ from dataloader.encoding import around_message, rendered
 from dataloader.errors import InputError
 from dataloader.gym import Example
 from routing_moe.answering.queries import RoutedTask
+from routing_moe.checkpoints.adapter_texts import write_adapter_texts
 from routing_moe.config.choices import PLAIN_MODELS
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.hub import local_folder
 from routing_moe.model.adapter_files import name_of_base, write_adapter
 from routing_moe.model.loading import saved_kind
+from routing_moe.model.route_clusters import single_experts
 
 NO_EQUAL = (
     "the route mixes the outputs of several experts, so that no plain model gives the same answers; --argmax "
@@ -63,18 +65,40 @@ def export_adapter(routed, task: RoutedTask, folder: Path) -> None:
     route_LE = routed.route_of(task)
     with replacing_directory(folder) as new:
         write_adapter(routed.model, route_LE, new, write_base(routed, new))
+        write_adapter_texts(new, task.name, routed.texts)
         write_tokenizer(routed, task, new, "An adapter of peft")
 
 
-def export_adapters(routed, folder: Path) -> None:
-    """Writes every low-rank expert of a `Routed` as an adapter of peft, to new folders in `folder`."""
-    model = routed.model
+def export_adapters(routed, folder: Path) -> dict[str, list[str]]:
+    """Writes every low-rank expert of a `Routed` as an adapter of peft, to new folders in `folder`.
+
+    Returns {folder's name: tasks whose route is this expert in all layers}. The name is that of the task if
+    it is one, else expert0, expert1, ...
+    """
+    model, tasks_E = routed.model, tasks_of_experts(routed.model)
+    own = [tasks[0] if len(tasks) == 1 and tasks != ["base"] else None for tasks in tasks_E]
+    names = [name or f"expert{expert}" for expert, name in enumerate(own)]
     with replacing_directory(folder) as new:
-        base = write_base(routed, new, "expert0")
-        for expert in range(model.config.num_experts):
+        base = write_base(routed, new, names[0])
+        for expert, name in enumerate(names):
             route_LE = torch.zeros(model.config.num_layers, model.config.num_experts, device=model.device)
             route_LE[:, expert] = 1
-            write_adapter(model, route_LE, new / f"expert{expert}", base)
+            write_adapter(model, route_LE, new / name, base)
+            write_adapter_texts(new / name, own[expert], routed.texts)
+    return dict(zip(names, tasks_E, strict=True))
+
+
+def tasks_of_experts(model) -> list[list[str]]:
+    """Returns for each expert the trained tasks whose route is this expert alone in all layers."""
+    config = model.config
+    tasks_E, tasks = [[] for _ in range(config.num_experts)], list(config.trained_tasks)
+    if not (config.routes_by_task and tasks):
+        return tasks_E
+    routes_NRE = model.routes_for(tasks)[:, config.routed_rows].detach().float().cpu().numpy()
+    for task, experts in zip(tasks, map(single_experts, routes_NRE[:, None]), strict=True):
+        if experts is not None:
+            tasks_E[experts[0]].append(task)
+    return tasks_E
 
 
 def write_base(routed, folder: Path, adapter: str = ".") -> str | None:
@@ -103,11 +127,11 @@ def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
     options = f"`max_length={length}, {how}`"
     source = text_format.source(Example(task.name, task.name, "text", ("",))).removesuffix("text") + "TEXT"
     if text_format.prompt_format == "chat":  # as the template renders it on one day, without thoughts
-        before, lead, after = around_message(routed.tokenizer)
+        before, lead, after = around_message(routed.tokenizer, text_format.system)
         how += f", add_special_tokens=False, max_length={length - len(before) - len(after)}"
         message = f"{lead}{source}".replace("\n", "\\n")
         options = f"`{before} + tokenizer(MESSAGE, {how})['input_ids'] + {after}`, MESSAGE: `{message}`"
-        source = rendered(routed.tokenizer, source)
+        source = rendered(routed.tokenizer, source, text_format.system)
     notes = "TEXT has no spaces at its end. " if text_format.prompt_format == "chat" else ""
     notes += "Texts are in lower case. " if text_format.do_lowercase else ""
     if text_format.append_another_bos:

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_short, problem_context
+from routing_moe.checkpoints.adapter_texts import keep_texts, texts_of_adapters
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain, check_one_expert, find_model, find_plain
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE, AssembleSettings, AverageSettings
 from routing_moe.config.choices import PRUNING, ROUTING_BART
+from routing_moe.config.shared import given_texts
 from routing_moe.io.files import new_folder_problems
 from routing_moe.io.hub import is_on_hub
 from routing_moe.io.run_folder import describe_run
@@ -91,8 +93,11 @@ def assemble(settings: AssembleSettings, sources: Mapping[str, Model | Path]):
     base, *experts = sources.values()
     experts = dict(zip(settings.places, experts, strict=True))
     if isinstance(next(iter(experts.values())), Path):
-        return mixture_of_adapters(settings, base, experts), []
-    return mixture_of_barts(base, experts)
+        model, (texts, notes) = mixture_of_adapters(settings, base, experts), texts_of_adapters(experts)
+    else:
+        model, notes = mixture_of_barts(base, experts)
+        texts = model.config.text_settings
+    return model, notes + keep_texts(model, texts, given_texts(settings), "--experts")
 
 
 def mixture_of_adapters(settings: AssembleSettings, base: Model, folders: Mapping[str, Path]):

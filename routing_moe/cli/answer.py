@@ -17,6 +17,7 @@ from routing_moe.answering.chosen import check_flags, chosen_task, kept_template
 from routing_moe.answering.queries import STDIN, STDOUT
 from routing_moe.config.answer import AnswerSettings
 from routing_moe.config.console import run_command
+from routing_moe.config.shared import given_texts
 
 log = logging.getLogger("routing_moe")
 
@@ -45,8 +46,8 @@ def run(settings: AnswerSettings) -> None:
     from routing_moe.io.logs import start_logging
 
     start_logging()
-    texts = {} if settings.num_beams is None else {"num_beams": settings.num_beams}
-    routed = Routed.load(settings.checkpoint, settings.checkpoint_name, settings.mixed_precision, **texts)
+    model = settings.checkpoint, settings.checkpoint_name, settings.mixed_precision
+    routed = Routed.load(*model, **given_texts(settings))
     task = chosen_task(routed, settings)
     log.info("%s", task)
     if template is None and (kept := kept_template(settings)):

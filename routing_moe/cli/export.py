@@ -14,11 +14,12 @@ peft (--as adapter), and so is each expert (--adapters).
 
 import logging
 
-from dataloader.errors import InputError
+from dataloader.errors import InputError, in_short
 from routing_moe.answering.chosen import check_flags, chosen_task
 from routing_moe.checkpoints.find import find_model
 from routing_moe.config.answer import ExportSettings
 from routing_moe.config.console import run_command
+from routing_moe.config.shared import given_texts
 from routing_moe.io.files import new_folder_problems
 
 log = logging.getLogger("routing_moe")
@@ -40,10 +41,11 @@ def run(settings: ExportSettings) -> None:
     from routing_moe.io.logs import start_logging
 
     start_logging()
-    routed = Routed.load(settings.checkpoint, settings.checkpoint_name, settings.mixed_precision)
+    model = settings.checkpoint, settings.checkpoint_name, settings.mixed_precision
+    routed = Routed.load(*model, **given_texts(settings))
     if settings.adapters:
-        export_adapters(routed, settings.output_dir)
-        log.info("wrote %d adapters to %s", routed.model.config.num_experts, settings.output_dir)
+        for name, tasks in export_adapters(routed, settings.output_dir).items():
+            log.info("%s: the expert of %s", settings.output_dir / name, in_short(tasks) or "no task")
         return
     task = chosen_task(routed, settings)
     log.info("%s", task)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from routing_moe.config.choices import PRECISIONS
 from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED, group
-from routing_moe.config.plugins import PluginFlags
+from routing_moe.config.shared import GivenTexts
 
 MODEL = group("the model")
 ROUTE = group("the task and its route")
@@ -17,7 +17,7 @@ SAMPLE_PART = r"_\d+_\d+_(train|dev|test)$"  # what follows the task's name in t
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class TaskFlags(PluginFlags):
+class TaskFlags(GivenTexts):
     """A trained model, and the route of a task through it."""
 
     checkpoint: str = MODEL(REQUIRED, "run, checkpoint, plain model, or hub name[@revision]")
@@ -56,7 +56,6 @@ class AnswerSettings(TaskFlags):
     inputs: str = ANSWERS(REQUIRED, "file of texts: .txt, a text a line; a table (--input); without columns .tsv, a text up to the first tab, and .jsonl with input and options; -: standard input")
     output_file: str = ANSWERS("-", "JSON lines: input, answer and score of each text; NAME.meta.json beside it says what they depend on. The same call continues it; other files are not overwritten. -: standard output")
     options: tuple[str, ...] = ANSWERS((), "answers to choose from, by mean log-probability per token (default: answers are generated)", metavar="ANSWER")
-    num_beams: int | None = ANSWERS(None, "beams of generation (default: those of the training)", range=AT_LEAST_1)
     predict_batch_size: int | None = ANSWERS(None, "texts of 512 tokens that are answered at once; of shorter ones as many as need the same memory (default: 32; on a GPU 128); halved where memory runs out", range=AT_LEAST_1)
 
 
@@ -69,5 +68,5 @@ class ExportSettings(TaskFlags):
     output_dir: Path = EXPORT(REQUIRED, "new folder, which transformers or peft loads without this package")
     as_: str = EXPORT("plain", "what the route becomes: a plain model, or of low-rank experts an adapter of peft, for the model that they share", choices=("plain", "adapter"))
     argmax: bool = EXPORT(False, "of a route that mixes outputs of experts, take the expert of largest weight in each layer, whose answers differ")
-    adapters: bool = EXPORT(False, "instead of one route, write every low-rank expert as an adapter of peft, expert0, expert1, ...; if the model that they share has no place of its own, also that, base")
+    adapters: bool = EXPORT(False, "instead of one route, write every low-rank expert as an adapter of peft, to a folder named like its task, or expert0, ... if it is not that of one task; if the model that they share has no place of its own, also that, base")
 # fmt: on

@@ -6,7 +6,7 @@ from pathlib import Path
 from routing_moe.config.choices import MERGERS
 from routing_moe.config.flags import NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, Command, Range, group
 from routing_moe.config.plugins import PluginFlags
-from routing_moe.config.shared import BART_BASE
+from routing_moe.config.shared import BART_BASE, GivenTexts
 
 MODELS, MERGING, OUTPUT = group("models"), group("merging"), group("what is written")
 ROUTES, EXPERTS, SHARING = group("routes"), group("experts"), group("sharing")
@@ -16,7 +16,7 @@ ADAPTER_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors" 
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class AssembleSettings(Command):
+class AssembleSettings(GivenTexts):
     program = "routing-moe assemble"
     usage = "--experts NAME=PLACE NAME=PLACE ... --base PLACE --output_dir FOLDER [flags, see --help]"
 

@@ -3,7 +3,8 @@
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, make_dataclass, replace
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import ClassVar
 
@@ -40,7 +41,9 @@ class TextFlags(Command):
     do_lowercase: bool = TEXTS(False, "lowercase inputs and outputs, and the gold answers", negatable=True, inherited=True, compared_as="scoring")
     append_another_bos: bool = TEXTS(False, "put a second <s> before inputs and outputs", negatable=True, inherited=True, compared_as="scoring")
     hide_task_names: bool = MORE_TEXTS(False, "begin every input with [task] instead of the task's name, so that only the route, if any, identifies the task", negatable=True, inherited=True)
+    no_prefix: bool = MORE_TEXTS(False, "begin no input with [task], as models that were trained elsewhere read them", negatable=True, inherited=True)
     prompt_format: str = MORE_TEXTS("crossfit", "how a decoder-only model reads an input. crossfit: \" [task] input\"; chat: as the user's message in the tokenizer's chat template", choices=PROMPT_FORMATS, inherited=True, compared_as="scoring")
+    system: str | None = MORE_TEXTS(None, "with --prompt_format chat: the system message before every input (default: that of the template, if it has one)", inherited=True, compared_as="scoring", metavar="TEXT")
     scoring: str = MORE_TEXTS("generate", "how dev and test answers are made. rank: the most likely of an example's options, by mean log-probability per token, in tasks with an options field, a list (A) ... (B) ... in the input, or a set of labels, as their train files show; other tasks are generated", choices=SCORINGS, inherited=True, compared_as="scoring")
     measures: tuple[str, ...] = MORE_TEXTS((PERFORMANCE,), "what scores have beside performance, the task's metric. answer_loss: the loss of the first accepted answer in nats per token, and per answer, for one forward pass; rank_accuracy: share of examples whose likeliest option is accepted, for the cost of --scoring rank if answers are generated; or a measure of --plugin", choices=MEASURES)
     num_beams: int = TEXTS(4, "beams of generation", range=AT_LEAST_1, inherited=True, compared_as="scoring")
@@ -51,9 +54,33 @@ class TextFlags(Command):
 
 
 LENGTHS = ("max_input_length", "max_output_length")
-FORMAT_FLAGS = ("do_lowercase", "append_another_bos", "hide_task_names", "prompt_format")  # how texts look
+FORMAT_FLAGS = (  # how texts look
+    *("do_lowercase", "append_another_bos", "hide_task_names", "no_prefix", "prompt_format", "system"),
+)
 # Flags of TextFlags that a checkpoint keeps: texts and answers of another command are made in the same way.
 TEXT_SETTINGS = (*LENGTHS, *FORMAT_FLAGS, "num_beams", "no_repeat_ngram_size", "generate_from_bos")
+
+
+def given_texts(settings) -> dict[str, int | bool | str]:
+    """Returns {name: value} of the text settings that were given on the command line, as `GivenTexts` has."""
+    return {name: value for name in TEXT_SETTINGS if (value := getattr(settings, name)) is not None}
+
+
+def _if_given(field: Field) -> tuple:
+    flag, otherwise = field.metadata["flag"], " (default: as in the training)"
+    help = flag.help.partition(" (default")[0] + otherwise
+    flag = replace(flag, help=help, group="texts and decoding")
+    return field.name, field.type | None, dataclass_field(default=None, metadata={"flag": flag})
+
+
+# The same flags for a trained model, which usually says how it reads texts. None: not given.
+GivenTexts = make_dataclass(
+    "GivenTexts",
+    [_if_given(field) for field in fields(TextFlags) if field.name in TEXT_SETTINGS],
+    bases=(PluginFlags,),
+    frozen=True,
+    kw_only=True,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +183,11 @@ def text_problems(settings, config, where, lengths: Collection[str] = LENGTHS) -
     if not config.is_encoder_decoder and both > positions:
         names = " and ".join(f"--{name}" for name in lengths)
         problems.append(f"{names} are {both} together, but {where} has {positions} positions")
-    if config.is_encoder_decoder and getattr(settings, "prompt_format", "crossfit") != "crossfit":
-        problems.append(f"--prompt_format {settings.prompt_format} is for decoder-only models; give crossfit")
+    prompt_format = getattr(settings, "prompt_format", "crossfit")
+    if config.is_encoder_decoder and prompt_format != "crossfit":
+        problems.append(f"--prompt_format {prompt_format} is for decoder-only models; give crossfit")
+    elif prompt_format == "crossfit" and getattr(settings, "system", None) is not None:
+        problems.append(f"--system {settings.system!r}: system messages are for --prompt_format chat")
     if not problems and not getattr(settings, "change_texts", False):  # one message about a flag is enough
         formats = {name: getattr(settings, name) for name in FORMAT_FLAGS if hasattr(settings, name)}
         wrong = changed(formats, config.text_settings or {}, f"the training of {where}")
