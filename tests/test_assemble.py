@@ -5,6 +5,7 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mistakes import assert_problem
@@ -18,6 +19,7 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli import export, push
 from routing_moe.cli.assemble import main
+from routing_moe.cli.transfer import main as transfer
 from routing_moe.config.train import train_settings
 
 TASKS = TRAIN_TASKS[:2]
@@ -251,3 +253,12 @@ def test_wrong_models_are_one_error_each(barts, adapters, with_run, world, tmp_p
     refuses(f"--experts b: {broken}: not a checkpoint", experts=[colour, f"b={broken}"])
     refuses(f"{with_run.out}/best is a mixture of 2 experts", experts=[colour, f"b={with_run.out}"])
     refuses(f"{narrow} has decoder_ffn_dim 8; {world.bart} has 24", experts=[colour, f"b={narrow}"])
+
+
+def test_who_helps_whom_of_adapters_beside_their_base(low_rank, world, tmp_path, capsys):
+    assert transfer([str(low_rank), "--output_dir", str(tmp_path / "none")]) == 2
+    assert "give the gym of its tasks (--train_dir)" in capsys.readouterr().err
+    flags = ["--train_dir", str(world.gym), "--max_input_length", "24", "--output_dir", str(tmp_path / "out")]
+    assert transfer([str(low_rank), *flags]) == 0
+    table = pd.read_csv(tmp_path / "out/transfer.csv", index_col=0)
+    assert (list(table.index), list(table.columns)) == (TASKS, [*TASKS, "(base)"])

@@ -163,7 +163,9 @@ def test_losses_and_advantage_equal_those_of_one_plain_model_after_the_other(pla
         return [slow_loss(plain, pool, i, torch.ones(3, 1)) for i in indices]
 
     table = pd.read_csv(whole / "transfer.csv", index_col=0)
-    assert list(table.index) == list(table.columns) == TASKS
+    assert [*table.index, "(base)"] == list(table.columns) == [*TASKS, "(base)"]
+    of_base_R = losses(torch.zeros_like(routes_NLE[0]), np.concatenate(rows))
+    np.testing.assert_allclose(table.pop("(base)"), np.reshape(of_base_R, (7, 6)).mean(axis=1), atol=6e-5)
     slow_RM = np.array([losses(route_LE, np.concatenate(rows)) for route_LE in routes_NLE]).T
     for m, task in enumerate(TASKS):
         np.testing.assert_allclose(np.load(whole / f"losses/{task}.npy"), slow_RM[:, m], atol=1e-5, rtol=1e-5)
@@ -219,7 +221,7 @@ def test_a_killed_command_continues_with_what_is_missing(place, whole, tmp_path,
     computed, along = [], job.losses_along
     monkeypatch.setattr(job, "losses_along", lambda *args: computed.append(args) or along(*args))
     assert transfer(place / "deltas", **flags) == 0
-    assert len(computed) == 7 - 1 - TASKS.index("count")
+    assert len(computed) == 7 - 1 - TASKS.index("count") + 1  # that of the base
     assert without_picture(tmp_path / "killed") == without_picture(whole)
 
 
@@ -233,7 +235,7 @@ def test_two_processes_write_the_files_of_one(place, whole, tmp_path):
 def test_of_a_sample_of_experts_the_other_tasks_join_a_group(place, whole, tmp_path):
     assert transfer(place / "deltas", rows=6, columns=5, output_dir=tmp_path / "sample") == 0
     table = pd.read_csv(tmp_path / "sample/transfer.csv", index_col=0)
-    assert table.shape == (7, 5)
+    assert table.shape == (7, 6)
     every = pd.read_csv(whole / "transfer.csv", index_col=0)
     pd.testing.assert_frame_equal(table, every[table.columns], atol=2e-4)
     assert saved(tmp_path / "sample", "groups").keys() == set(TASKS)
@@ -309,7 +311,7 @@ def test_files_of_something_else_are_neither_used_nor_overwritten(
 def test_a_run_without_a_checkpoint_is_refused(place, tmp_path, capsys):
     run = shutil.copytree(place / "deltas", tmp_path / "run", ignore=shutil.ignore_patterns("best", "last"))
     assert_problem(refusal(tmp_path, capsys, run), f"{run}", "best")
-    assert_problem(refusal(tmp_path, capsys, tmp_path), f"{tmp_path} is not a run folder")
+    assert_problem(refusal(tmp_path, capsys, tmp_path), f"{tmp_path} is neither a run, with best/config.json")
 
 
 def test_a_gym_of_other_tasks_is_refused(place, tmp_path, capsys):
@@ -320,4 +322,5 @@ def test_a_gym_of_other_tasks_is_refused(place, tmp_path, capsys):
     (gym / "metrics.json").write_text(json.dumps(METRICS | {"shade": METRICS["colour"]}))
     (gym / "split.json").write_text(json.dumps({"train": ["count", "shade"], "dev": [], "test": []}))
     lines = refusal(tmp_path, capsys, place / "deltas", "--train_dir", gym, "--output_dir", tmp_path / "new")
-    assert_problem(lines, f"--train_dir {gym}: {place / 'deltas'} was not trained on shade; give the gym of")
+    words = "no task 'colour' in", "give the gym of its training"
+    assert_problem(lines, f"--train_dir {gym}: {place / 'deltas'}: ", *words)

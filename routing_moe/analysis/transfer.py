@@ -2,7 +2,8 @@
 
     losses/TASK.npy   losses of all rows along the expert of a task; what is there is not computed again
     job.json          what these losses are of
-    transfer.csv      mean losses (nats per row) of each task, a row, along each expert, a column
+    transfer.csv      mean losses (nats per row) of each task, a row, along each expert, a column; of low-rank
+                      experts, also of the base alone
     groups.json       {task: group}, a file for `train --task_routes`
     transfer.json     contested share, number of groups, silhouette, advantage, FLOPs
 
@@ -22,10 +23,10 @@ import torch
 from dataloader.atomic_files import write_text
 from dataloader.encoding import encode
 from dataloader.errors import InputError
-from dataloader.gym import evenly_spread
+from dataloader.gym import Example, evenly_spread
 from dataloader.progress import ProgressBar
-from routing_moe.checkpoints.find import checksums, mixture_to_score
-from routing_moe.checkpoints.start import load_start
+from routing_moe.answering.routed import Routed
+from routing_moe.checkpoints.find import checksums
 from routing_moe.config.ablate import TransferSettings
 from routing_moe.evaluation.route_losses import losses_along, losses_of_tasks
 from routing_moe.io.arrays import load_array
@@ -36,7 +37,8 @@ from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE
 from routing_moe.model.counted_flops import rows_flops
 from routing_moe.task_choice.contested import Contested
 from routing_moe.task_choice.transfer import affinity, gains, grouped, mates, means_by_task
-from routing_moe.training.checks import Inputs
+
+BASE = "(base)"  # the model that low-rank experts share, alone
 
 
 def write_groups(folder: Path, groups: dict[str, int], summary: dict) -> None:
@@ -49,13 +51,15 @@ def write_groups(folder: Path, groups: dict[str, int], summary: dict) -> None:
 class TransferJob:
     """Compares the experts of a run's tasks on its train rows, of a run on contested rows on these."""
 
-    def __init__(self, settings: TransferSettings, inputs: Inputs, contested: Contested | None, accelerator):
-        self.settings, self.contested, self.accelerator = settings, contested, accelerator
-        self.model, tokenizer = load_start(settings.prediction, inputs.split)
-        self.model.to(accelerator.device).eval()
+    def __init__(
+        self, settings: TransferSettings, routed: Routed, examples: list[Example], contested: Contested | None
+    ):
+        self.settings, self.routed, self.contested = settings, routed, contested
+        self.accelerator, self.model = routed.accelerator, routed.model
         names = self.model.config.task_names
-        pool = inputs.train_gym.pool(inputs.split.train, "train", limit=settings.prediction.examples_per_file)
-        rows = encode(pool, tokenizer, inputs.text_format, {name: row for row, name in enumerate(names)})
+        ids = {name: row for row, name in enumerate(names)}
+        rows = encode(examples, routed.tokenizer, routed.text_format, ids)
+        self.all_tasks = [name for name in names if name in {example.task for example in examples}]
         rows = contested.chosen_from(rows, names) if contested else rows
         of_tasks = [np.flatnonzero(rows.task_ids_N == n) for n in np.unique(rows.task_ids_N)]
         rows = rows.subset(np.concatenate([evenly_spread(own, settings.rows) for own in of_tasks]))
@@ -67,7 +71,7 @@ class TransferJob:
         drawn = np.random.default_rng(settings.seed).permutation(len(self.tasks))
         self.columns_M = np.sort(drawn[: settings.columns])
         self.losses = JobFolder(
-            settings.output_dir / "losses", self._read, "compute it again", ".npy", partial(quote, safe="")
+            settings.folder / "losses", self._read, "compute it again", ".npy", partial(quote, safe="")
         )
 
     def _read(self, path: Path) -> np.ndarray:
@@ -88,12 +92,15 @@ class TransferJob:
                 "has been trained on both; give a run with --task_routes tasks"
             )
 
-    def run(self, all_tasks: list[str]) -> tuple[list[str], np.ndarray, np.ndarray, dict]:
+    def run(self) -> tuple[list[str], np.ndarray, np.ndarray, dict]:
         """Computes what is missing, and the groups. Returns (M tasks, (M, M) losses and affinity, summary).
 
         All processes must call it; the main one writes the files. Tasks without rows join the largest group.
         """
-        losses_RM, columns_M = self._losses(), self.columns_M
+        columns_M, base_R1 = self.columns_M, None
+        losses_RM = self._losses({self.tasks[n]: self.routes_NLE[n] for n in columns_M})
+        if self.model.config.has_lora:
+            base_R1 = self._losses({BASE: torch.zeros_like(self.routes_NLE[0])})
         gains_NM = self._gains(losses_RM, self.tasks_R)
         found, advantage = grouped(gains_NM, columns_M), self._advantage(losses_RM)
         labels_N = found.labels_N if advantage > self.settings.advantage else np.zeros_like(found.labels_N)
@@ -106,39 +113,41 @@ class TransferJob:
             "tasks": len(self.tasks),
             "experts": len(columns_M),
             "rows": len(self.rows),
-            "total_flops": (len(columns_M) + 2) * rows_flops(self.model, self.rows),
+            "total_flops": (len(columns_M) + 2 + (base_R1 is not None)) * rows_flops(self.model, self.rows),
         }
         columns = [self.tasks[n] for n in columns_M]
         losses_NM = means_by_task(losses_RM, self.tasks_R, len(self.tasks))
         if self.accelerator.is_main_process:
-            groups = dict.fromkeys(all_tasks, int(np.bincount(labels_N).argmax()))
+            groups = dict.fromkeys(self.all_tasks, int(np.bincount(labels_N).argmax()))
             groups |= dict(zip(self.tasks, labels_N.tolist(), strict=True))
-            write_groups(self.settings.output_dir, groups, summary)
+            write_groups(self.settings.folder, groups, summary)
             table = pd.DataFrame(losses_NM, index=self.tasks, columns=columns).rename_axis("task")
-            write_text(self.settings.output_dir / TABLE_FILE, table.round(4).to_csv())
+            if base_R1 is not None:
+                table[BASE] = means_by_task(base_R1, self.tasks_R, len(self.tasks))
+            write_text(self.settings.folder / TABLE_FILE, table.round(4).to_csv())
         return columns, losses_NM[columns_M], affinity(gains_NM[columns_M]), summary
 
-    def _losses(self) -> np.ndarray:
-        """Returns the losses (R, M) of all rows along the compared experts."""
+    def _losses(self, routes: dict[str, torch.Tensor]) -> np.ndarray:
+        """Returns the losses (R, M) of all rows along M routes (L, E), each kept under its name."""
         on_main(self.accelerator, self._begin)
         found, quiet = [], not self.accelerator.is_main_process
-        for n in ProgressBar(self.columns_M, "losses", len(self.columns_M), unit="expert", disable=quiet):
-            losses_R = on_main(self.accelerator, lambda task=self.tasks[n]: self.losses.finished(task))
+        for name in ProgressBar(routes, "losses", len(routes), unit="expert", disable=quiet):
+            losses_R = on_main(self.accelerator, lambda name=name: self.losses.finished(name))
             if losses_R is None:
-                losses_R = losses_along(self.model, self.rows, self.routes_NLE[[n]], self.accelerator)[:, 0]
+                losses_R = losses_along(self.model, self.rows, routes[name][None], self.accelerator)[:, 0]
                 if self.accelerator.is_main_process:
-                    self.losses.write(self.tasks[n], npy_bytes(losses_R))
+                    self.losses.write(name, npy_bytes(losses_R))
             found.append(losses_R)
         return np.stack(found, axis=1)
 
     def _begin(self) -> None:
         described = {
-            "checkpoint": checksums(mixture_to_score(self.settings.prediction.start)),
+            "checkpoint": checksums(self.routed.start),
             "data": self.rows.fingerprint(),
             "columns": self.columns_M.tolist(),
-            "mixed_precision": self.settings.prediction.mixed_precision,
+            "mixed_precision": self.accelerator.mixed_precision,
         }
-        keep_same_job(self.settings.output_dir, described, self.losses)
+        keep_same_job(self.settings.folder, described, self.losses)
 
     def _advantage(self, losses_RM: np.ndarray) -> float:
         """Returns how many nats a row loses less along the mean of its task's mates than along that of all.

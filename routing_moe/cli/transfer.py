@@ -3,63 +3,69 @@
     routing-moe train ... --task_routes tasks --expert_kind lora --shared_base --output_dir models/tasks
     routing-moe transfer models/tasks      # writes tables, groups and a picture to models/tasks/transfer
     routing-moe train ... --task_routes models/tasks/transfer/groups.json --output_dir models/groups
+    routing-moe transfer models/assembled --train_dir data/gym      # adapters that exist
 
-transfer.csv has the loss of each task's rows along each expert, in nats per row; transfer.png what each task
-gains along each expert. Losses are kept expert by expert; the same command continues an interrupted one.
+transfer.csv has the loss of each task's rows along each expert, in nats per row; of low-rank experts also
+along none, in the column (base). transfer.png has what each task gains along each expert. Losses are kept
+expert by expert; the same command continues an interrupted one.
 docs/routes_by_loss.md has a whole example, with rates.
 """
 
 import logging
 import os
-import sys
 from contextlib import ExitStack
-from pathlib import Path
 
-from dataloader.errors import InputError, in_short
+from dataloader.errors import InputError, problem_context
+from dataloader.gym import Example, Gym
 from dataloader.jsonfile import load_json_object
-from routing_moe.checkpoints.find import mixture_to_score
-from routing_moe.config.ablate import TransferSettings, transfer_settings
-from routing_moe.config.console import reporting_errors
-from routing_moe.config.flags import flag_problems, parse
+from dataloader.ontology import Ontology, ontology_path
+from routing_moe.checkpoints.find import find_mixture
+from routing_moe.config.ablate import TransferSettings
+from routing_moe.config.console import run_command
+from routing_moe.config.shared import given_texts
 from routing_moe.io.files import unwritable
-from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE
+from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE, load_run_settings
 from routing_moe.task_choice.contested import Contested
-from routing_moe.training.checks import Inputs, check_inputs
 
 log = logging.getLogger("routing_moe")
 
 
 def main(argv: list[str] | None = None) -> int:
-    values, started = parse(TransferSettings, argv, __doc__), []
-    with reporting_errors(lambda: what_is_kept(*started)) as result:
-        run(transfer_settings(values), started)
-    return result.exit_code
+    return run_command(run, TransferSettings, argv, __doc__, kept)
 
 
-def run(settings: TransferSettings, started: list[Path]) -> None:
-    if problems := flag_problems(settings):
-        raise InputError(problems[0])
+def run(settings: TransferSettings) -> None:
     check_folder(settings)
     contested = Contested.load(settings.run)
-    is_divided = contested is None or not contested.are_few
-    if is_divided:
-        mixture_to_score(settings.prediction.start)
-        inputs = check_inputs(settings.prediction, writes=False)
-        if unknown := sorted(set(inputs.split.train).difference(inputs.config.task_names)):
-            problem = f"{settings.run} was not trained on {in_short(unknown)}; give the gym of its training"
-            raise InputError(f"--train_dir {settings.prediction.train_dir}: {problem}")
-        compare(settings, inputs, contested, started)
-    elif os.environ.get("LOCAL_RANK", "0") == "0":
+    if contested and contested.are_few:
+        return write_one_group(settings, contested)
+    start = find_mixture(str(settings.run), settings.checkpoint_name, "checkpoint_name")
+    saved = load_run_settings(settings.run) or {}
+    place = settings.train_dir or saved.get("train_dir")
+    if place is None:
+        raise InputError(f"{settings.run} is no run with a gym: give the gym of its tasks (--train_dir)")
+    with problem_context("--train_dir "):
+        gym = Gym(place, saved.get("skip_malformed", False))
+    tasks = [task for task in start.config.task_names if task in start.config.trained_tasks]
+    if problems := gym.lacking(tasks, settings.run):
+        raise InputError(f"--train_dir {place}: {problems[0]}; give the gym of its training")
+    examples = gym.pool(tasks, "train", limit=8 if saved.get("debug") else None)
+    ontology = Ontology.load(ontology_path(place, saved.get("task_ontology")))
+    compare(settings, settings.mixed_precision or saved.get("mixed_precision"), examples, ontology, contested)
+
+
+def write_one_group(settings: TransferSettings, contested: Contested) -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
         from routing_moe.analysis.transfer import summary_of, write_groups
 
         summary = summary_of(settings.run, contested) | {"groups": 1, "total_flops": contested.scoring_flops}
-        write_groups(settings.output_dir, dict.fromkeys(contested.rows, 0), summary)
-        print(f"{contested.described()}; {settings.output_dir} has one group")
+        write_groups(settings.folder, dict.fromkeys(contested.rows, 0), summary)
+        print(f"{contested.described()}; {settings.folder} has one group")
 
 
 def check_folder(settings: TransferSettings) -> None:
     """Raises InputError for an output folder that cannot be written, or has files of something else."""
-    folder = settings.output_dir
+    folder = settings.folder
     if reason := unwritable(folder):
         raise InputError(f"--output_dir {reason}")
     is_ours = (folder / TRANSFER_FILE).exists() and not (folder / "run.json").exists()
@@ -76,28 +82,32 @@ def check_folder(settings: TransferSettings) -> None:
 
 
 def compare(
-    settings: TransferSettings, inputs: Inputs, contested: Contested | None, started: list[Path]
+    settings: TransferSettings,
+    precision: str | None,
+    examples: list[Example],
+    ontology: Ontology,
+    contested: Contested | None,
 ) -> None:
     # Torch is imported here, after the checks: it takes seconds.
     from routing_moe.analysis.transfer import TransferJob
-    from routing_moe.io.accelerator import make_accelerator
+    from routing_moe.answering.routed import Routed
     from routing_moe.io.logs import start_logging
     from routing_moe.io.main_process import main_process_lock
     from routing_moe.pictures.heat_maps import plot_transfer
     from routing_moe.pictures.style import save
 
-    accelerator = make_accelerator(settings.prediction.mixed_precision)
+    routed = Routed.load(settings.run, settings.checkpoint_name, precision, **given_texts(settings))
+    accelerator = routed.accelerator
     with ExitStack() as at_exit:
         at_exit.callback(accelerator.end_training)
         start_logging(accelerator.is_main_process)
-        job = TransferJob(settings, inputs, contested, accelerator)
-        at_exit.enter_context(main_process_lock(accelerator, settings.output_dir))
-        started.append(settings.output_dir)
-        columns, losses_MM, affinity_MM, summary = job.run(list(inputs.split.train))
+        job = TransferJob(settings, routed, examples, contested)
+        at_exit.enter_context(main_process_lock(accelerator, settings.folder))
+        columns, losses_MM, affinity_MM, summary = job.run()
         if accelerator.is_main_process:
             if len(columns) > 2:
-                figure = plot_transfer(losses_MM, affinity_MM, columns, inputs.ontology)
-                save(figure, settings.output_dir / "transfer.png", "Rows gain along columns")
+                figure = plot_transfer(losses_MM, affinity_MM, columns, ontology)
+                save(figure, settings.folder / "transfer.png", "Rows gain along columns")
             log.info(
                 "%(tasks)d tasks, %(groups)d groups (clusters %(clusters)d, silhouette %(silhouette).3f, "
                 "advantage %(advantage).3f nats)",
@@ -105,11 +115,7 @@ def compare(
             )
 
 
-def what_is_kept(folder: Path | None = None) -> str:
-    if folder is None:
-        return "nothing was started"
-    return f"finished losses are kept in {folder}/losses; the same command continues"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def kept(settings: TransferSettings) -> str:
+    if not (settings.folder / "losses").is_dir():
+        return "nothing was computed"
+    return f"finished losses are kept in {settings.folder}/losses; the same command continues"

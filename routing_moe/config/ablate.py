@@ -1,7 +1,4 @@
-"""The flags of `routing-moe ablate` and `routing-moe transfer`, which score a run again.
-
-Flags that affect scores default to the values of the run.
-"""
+"""The flags of `routing-moe ablate` and `routing-moe transfer`, which score a run again."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -12,6 +9,7 @@ from dataloader.task_splits import SECTIONS
 from routing_moe.config.choices import FOUND_BY_RULE, PRECISIONS, SCORINGS
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Range, flags_of, group
 from routing_moe.config.plugins import PluginFlags
+from routing_moe.config.shared import GivenTexts
 from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.io.hub import folder_of_run, is_on_hub
 from routing_moe.io.run_folder import settings_of_run
@@ -61,15 +59,14 @@ class AblationSettings(PluginFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransferSettings(PluginFlags):
-    """prediction: the settings of `train --do_predict` by which the run's checkpoint and data are found."""
-
+class TransferSettings(GivenTexts):
     program = "routing-moe transfer"
     usage = "RUN [flags, see --help]"
+    groups = ("what is compared", "groups", "running")
 
-    run: Path = WHAT(REQUIRED, "folder of a run with an expert for each task (train --task_routes tasks)", positional=True, metavar="RUN")
+    run: Path = WHAT(REQUIRED, "run with an expert for each task (train --task_routes tasks), or a mixture of assemble", positional=True, metavar="RUN")
     train_dir: str | None = WHAT(None, "gym folder (default: that of the run)")
-    checkpoint_name: str = WHAT("best", "which checkpoint of the run")
+    checkpoint_name: str | None = WHAT(None, "which checkpoint of a run (default: best)")
     rows: int = WHAT(16, "most rows of each task, evenly spaced: all are read once along each expert", range=AT_LEAST_1)
     columns: int = WHAT(256, "most experts that are compared; of more tasks, so many are drawn, and the others join the group whose experts they gain most from. A sample needs about three tasks of each group", range=AT_LEAST_1)
     seed: int = WHAT(42, "seed of the sample", range=SEED)
@@ -79,7 +76,10 @@ class TransferSettings(PluginFlags):
     output_dir: Path | None = RUNNING(None, "folder of tables, groups and picture (default: RUN/transfer)")
     mixed_precision: str | None = RUNNING(None, "precision of matrix products (default: that of the run)", choices=PRECISIONS)
 
-    prediction: TrainSettings | None = None
+    @property
+    def folder(self) -> Path:
+        """The folder of the tables."""
+        return self.output_dir or self.run / "transfer"
 # fmt: on
 
 
@@ -99,20 +99,3 @@ def ablation_settings(given: Mapping) -> AblationSettings:
     prediction = train_settings({"do_predict": True, **folders, **of_scores})
     output_dir = settings.output_dir or settings.run / "analysis" / "ablation"
     return replace(settings, prediction=prediction, output_dir=output_dir)
-
-
-def transfer_settings(given: Mapping) -> TransferSettings:
-    """Returns the settings of the given flags. Raises InputError if the run is missing or cannot be read."""
-    settings = TransferSettings(**given)
-    saved = settings_of_run(settings.run)
-    shared = {
-        "do_predict": True,
-        "output_dir": str(settings.run),
-        "checkpoint_name": settings.checkpoint_name,
-        "predict_split": "train",
-        "mixed_precision": settings.mixed_precision or saved.get("mixed_precision"),
-        "debug": saved.get("debug", False),  # the same rows as in training
-    }
-    given = {name: given[name] for name in ("train_dir", "plugin") if name in given}
-    folder = settings.output_dir or settings.run / "transfer"
-    return replace(settings, prediction=train_settings(shared | given), output_dir=folder)
