@@ -1,25 +1,32 @@
 """Low-rank experts as adapters of peft, which reads them: the update of a linear map is s * B A."""
 
-import copy
 import importlib.util
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
-from dataloader.errors import InputError, in_brief
+from dataloader.errors import InputError, in_brief, in_short
 from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE
+from routing_moe.model.base import fingerprint
 from routing_moe.model.injection import OF_ATTENTION, stacks
 
+PREFIX = "base_model.model."  # of names in an adapter
+ONLY = "experts are only low-rank updates of linear maps of layers"
 # {name of a linear map, such as "model.encoder.layers.0.fc1": (A (r, D_in), B (D_out, r), s)}
 Updates = Mapping[str, tuple[Tensor, Tensor, float]]
 
 
 @torch.no_grad()
 def read_adapter(base, folder: Path) -> Updates:
-    """Returns the updates of an adapter for a plain model. Raises InputError for what no expert can be."""
+    """Returns the updates of an adapter for a plain model. Raises InputError for what no expert can be.
+
+    The adapter is loaded into the base itself and removed again: many adapters take the memory of one base,
+    which must not be used after an error.
+    """
     if importlib.util.find_spec("peft") is None:
         raise InputError("adapters need peft, which is an extra: pip install .[peft]")
     for name in (ADAPTER_FILE, WEIGHTS_FILE):  # without them, peft looks for a pickle, or on the hub
@@ -28,31 +35,37 @@ def read_adapter(base, folder: Path) -> Updates:
             raise InputError(f"{folder / name}: no such file {files}")
     from peft import PeftModel
     from peft.tuners.lora import Linear
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    in_layers = tuple(f"{name}." for name in stacks(base))
+    before = fingerprint(base)
     try:
+        with safe_open(folder / WEIGHTS_FILE, "pt") as file:
+            kept = {name.removeprefix(PREFIX) for name in file.keys()}  # noqa: SIM118, it is no dictionary
         with warnings.catch_warnings(action="ignore"):  # of fields of other versions
-            adapted = PeftModel.from_pretrained(copy.deepcopy(base), folder)
-        updates = {
-            name.removeprefix("base_model.model."): (
-                module.lora_A["default"].weight,
-                module.lora_B["default"].weight,
-                module.scaling["default"],
-            )
-            for name, module in adapted.named_modules()
-            if isinstance(module, Linear) and name.removeprefix("base_model.model.").startswith(in_layers)
-        }
-        merged = adapted.merge_and_unload().state_dict()
+            adapted = PeftModel.from_pretrained(base, folder)
     except Exception as error:  # of many types
         raise InputError(f"{folder}: peft cannot load it on the base ({in_brief(error)})") from None
-    for name, weight in base.state_dict().items():
-        if name.endswith(".weight") and (update := updates.get(name.removesuffix(".weight"))):
-            A, B, scale = update
-            weight = torch.addmm(weight, B, A, alpha=scale)
-        if name not in merged or not torch.allclose(merged[name], weight, rtol=1e-4, atol=1e-5):
-            raise InputError(
-                f"{folder}: changes {name}; experts are only low-rank updates of linear maps of layers"
-            )
+    layers, updates = tuple(f"{name}." for name in stacks(base)), {}
+    for name, module in adapted.named_modules():
+        name = name.removeprefix(PREFIX)
+        if not isinstance(module, BaseTunerLayer):
+            continue
+        if not isinstance(module, Linear) or not name.startswith(layers):
+            raise InputError(f"{folder}: changes {name}; {ONLY}")
+        if variant := module.lora_variant.get("default"):
+            kind = type(variant).__name__.removesuffix("LinearVariant").replace("Dora", "DoRA")
+            raise InputError(f"{folder}: changes {name} by {kind}, a variant of LoRA; {ONLY}")
+        A, B = module.lora_A["default"].weight, module.lora_B["default"].weight
+        updates[name] = A, B, module.scaling["default"]
+    needed = {f"{name}.lora_{factor}.weight" for name in updates for factor in "AB"}
+    if others := sorted(kept - needed):
+        raise InputError(f"{folder}: changes {in_short(others)}; {ONLY}")
+    if missing := sorted(needed - kept):
+        raise InputError(f"{folder}: {WEIGHTS_FILE} lacks {in_short(missing)}, which {ADAPTER_FILE} names")
+    adapted.unload()
+    if fingerprint(base) != before:
+        start = adapted.peft_config["default"].init_lora_weights
+        raise InputError(f"{folder}: changes weights of the base (init_lora_weights {start!r}); {ONLY}")
     return updates
 
 

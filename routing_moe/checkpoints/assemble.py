@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_short, problem_context
+from routing_moe.checkpoints.adapter_places import adapter_folders, check_are_adapters, notes_on_bases
 from routing_moe.checkpoints.adapter_texts import keep_texts, texts_of_adapters
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain, check_one_expert, find_model, find_plain
 from routing_moe.checkpoints.folder import save_checkpoint
@@ -65,21 +66,14 @@ def models_to_assemble(settings: AssembleSettings) -> dict[str, Model | Path]:
     if not settings.keeps and (problems := new_folder_problems("output_dir", settings.output_dir)):
         raise InputError(problems)
     places = settings.places
-    if len(places) < max(2, len(settings.experts)) or not all(places.values()):
-        raise InputError("--experts: give at least 2, each as NAME=PLACE with another name")
-    are_adapters = {Path(place, ADAPTER_FILE).exists() for place in places.values()}
-    if len(are_adapters) == 2:
-        raise InputError(
-            "--experts: some are adapters, others plain BARTs; give one kind, or export adapters"
-        )
+    if len(places) < 2:
+        raise InputError(f"--experts {settings.experts[0]} is a single one; a mixture has at least 2 experts")
     with problem_context("--base "):
         base = find_base(settings.base)
-    if are_adapters == {True}:
-        experts = {name: Path(place) for name, place in places.items()}
+    experts = adapter_folders("experts", places)
+    if any(experts.values()) or base.config.model_type != ROUTING_BART:
+        check_are_adapters("experts", places, experts)
     else:
-        experts = {}
-        if base.config.model_type != ROUTING_BART:
-            raise InputError("--experts: whole models are experts of a BART only; give adapters of peft")
         for name, place in places.items():
             with problem_context(f"--experts {name}: "):
                 experts[name] = find_plain(place, settings.base, f"experts {name}={place}/NAME")
@@ -93,14 +87,18 @@ def assemble(settings: AssembleSettings, sources: Mapping[str, Model | Path]):
     base, *experts = sources.values()
     experts = dict(zip(settings.places, experts, strict=True))
     if isinstance(next(iter(experts.values())), Path):
-        model, (texts, notes) = mixture_of_adapters(settings, base, experts), texts_of_adapters(experts)
+        notes = notes_on_bases("experts", settings.base, base, experts)
+        model = mixture_of_adapters("experts", settings.base, base, experts)
+        texts, unknown = texts_of_adapters(experts)
+        notes += unknown
     else:
         model, notes = mixture_of_barts(base, experts)
         texts = model.config.text_settings
     return model, notes + keep_texts(model, texts, given_texts(settings), "--experts")
 
 
-def mixture_of_adapters(settings: AssembleSettings, base: Model, folders: Mapping[str, Path]):
+def mixture_of_adapters(flag: str, place: str, base: Model, folders: Mapping[str, Path]):
+    """Returns a mixture of the base at a place, with an expert for each adapter. flag: that of adapters."""
     import torch  # takes seconds
 
     from routing_moe.checkpoints.adapters import fill_expert, lora_fields, read_adapter
@@ -108,13 +106,13 @@ def mixture_of_adapters(settings: AssembleSettings, base: Model, folders: Mappin
 
     plain, updates = base.load().to_plain(dtype=torch.float32).float(), {}
     for name, folder in folders.items():
-        with problem_context(f"--experts {name}: "):
+        with problem_context(f"--{flag} {name}: "):
             updates[name] = read_adapter(plain, folder)
     fields = lora_fields(updates.values()) | dict(weights_seen=base.config.weights_seen)
     model = routed_by_name(plain, list(folders), **fields)
     for expert, adapter in enumerate(updates.values()):
         fill_expert(model, expert, adapter)
-    refer_to_base(model, settings.base if is_on_hub(settings.base) else base.place)
+    refer_to_base(model, place if is_on_hub(place) else base.place)
     return model
 
 

@@ -1,8 +1,10 @@
 """The flags of the commands that make models from models, and of `routing-moe push`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataloader.errors import InputError
 from routing_moe.config.choices import MERGERS
 from routing_moe.config.flags import NOT_NEGATIVE, POSITIVE, REQUIRED, SEED, Command, Range, group
 from routing_moe.config.plugins import PluginFlags
@@ -14,13 +16,32 @@ ASSEMBLED_FILE = "assembled.json"  # what a mixture was made of
 ADAPTER_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"  # of an adapter of peft
 
 
+def named_places(flag: str, entries: Sequence[str], unnamed: bool = False) -> dict[str, str]:
+    """Returns {name: place} of entries NAME=PLACE. unnamed: the name may be left out, and is the folder's.
+
+    Raises InputError.
+    """
+    places: dict[str, str] = {}
+    for entry in entries:
+        name, equals, place = entry.partition("=")
+        own_name = Path(entry.partition("@")[0]).name
+        if unnamed and not equals:
+            name, place = own_name, entry
+        if not (name and place):
+            raise InputError(f"--{flag} {entry}: give NAME=PLACE, such as {own_name.strip('=')}=PLACE")
+        if name in places:
+            raise InputError(f"--{flag}: {places[name]} and {place} have the name {name}; give another NAME=")
+        places[name] = place
+    return places
+
+
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
 class AssembleSettings(GivenTexts):
     program = "routing-moe assemble"
     usage = "--experts NAME=PLACE NAME=PLACE ... --base PLACE --output_dir FOLDER [flags, see --help]"
 
-    experts: tuple[str, ...] = MODELS(REQUIRED, "tasks and their models: all adapters of peft (folders; needs the extra: pip install .[peft]), or all fine-tuned plain BARTs (a folder, a hub name, a file of weights, a run with one expert)", metavar="NAME=PLACE")
+    experts: tuple[str, ...] = MODELS(REQUIRED, "tasks and their models: all adapters of peft (a folder or a hub name owner/name[@revision]; needs the extra: pip install .[peft]), or all fine-tuned plain BARTs (a folder, a hub name, a file of weights, a run with one expert)", metavar="NAME=PLACE")
     base: str = MODELS(REQUIRED, "plain model that they were made from: a folder, a hub name or a run with one expert; its embeddings, tokenizer and generation settings are those of the mixture", metavar="PLACE")
     output_dir: Path = OUTPUT(REQUIRED, "new folder of the checkpoint")
     keep_existing: bool = OUTPUT(False, "succeed without writing if the checkpoint exists and is made from the same files")
@@ -33,7 +54,7 @@ class AssembleSettings(GivenTexts):
     @property
     def places(self) -> dict[str, str]:
         """{name: place} of the experts."""
-        return {name: place for name, _, place in (expert.partition("=") for expert in self.experts)}
+        return named_places("experts", self.experts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,7 +62,7 @@ def local_folder(source: str | Path, kinds: Sequence[str] = WEIGHTS, token: str 
     if name in _folders and any(has_weights(_folders[name], kind) for kind in kinds):
         return _folders[name]
     for kind in kinds:
-        folder = _snapshot(name, kind, token)
+        folder = snapshot(name, kind, token)
         if has_weights(folder, kind):
             _folders[name] = folder
             return folder
@@ -77,13 +77,14 @@ def has_weights(folder: Path, kind: str) -> bool:
     return bool(names) if not shards else f"-of-{len(shards):05d}." in shards[0]
 
 
-def _snapshot(name: str, kind: str, token: str | None) -> Path:
+def snapshot(name: str, kind: str, token: str | None = None) -> Path:
     """Returns the folder of a hub name in the cache, with weights of this kind if the hub has them."""
     repository, _, revision = name.partition("@")
-    files = {"allow_patterns": [*SMALL_FILES, kind, f"*/{kind}"], "ignore_patterns": OTHER_LIBRARIES}
+    in_folders = [f"*/{kind}"] if kind in WEIGHTS else []  # of a run; others, as adapters, are at the top
+    files = {"allow_patterns": [*SMALL_FILES, kind, *in_folders], "ignore_patterns": OTHER_LIBRARIES}
     cached = cached_folder(name)
-    tokenizers = (*TOKENIZER_FILES, *OTHER_TOKENIZERS)
-    if cached and has_weights(cached, kind) and any(any(cached.glob(file)) for file in tokenizers):
+    others = (*TOKENIZER_FILES, *OTHER_TOKENIZERS) if kind in WEIGHTS else (kind,)
+    if cached and has_weights(cached, kind) and any(any(cached.glob(file)) for file in others):
         return cached
     try:
         return Path(snapshot_download(repository, revision=revision or None, token=token, **files))
