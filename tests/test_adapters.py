@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import one_hot_routes, tiny_bart_config
 from peft import LoraConfig, PolyConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import BartForConditionalGeneration
 
 from dataloader.errors import InputError
@@ -31,6 +32,15 @@ def peft_adapter(folder, seed=0, base=None, **fields):
             torch.nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)
     return model
+
+
+def as_bfloat16(model, folder) -> None:
+    """Rounds peft's model, and writes its adapter to the folder in this precision."""
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data.copy_(parameter.bfloat16())
+    tensors = load_file(folder / WEIGHTS_FILE)
+    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, folder / WEIGHTS_FILE)
 
 
 def linear_maps(model) -> dict[str, LoraLinear]:
@@ -67,7 +77,10 @@ def assert_close(found, expected) -> None:
 
 
 def test_one_hot_routes_give_the_logits_of_pefts_models(tmp_path, batch):
-    """Other ranks and scales, patterns, targets as a regular expression or a list, some layers only."""
+    """Other ranks and scales, patterns, targets as a regular expression or a list, some layers only.
+
+    All are read in one base, which stays as it was.
+    """
     kinds = [
         dict(),
         dict(r=2, lora_alpha=3, use_rslora=True, target_modules=["q_proj", "v_proj"]),
@@ -76,7 +89,12 @@ def test_one_hot_routes_give_the_logits_of_pefts_models(tmp_path, batch):
         dict(target_modules=["fc1"], layers_to_transform=[1], layers_pattern="layers"),
     ]
     models = [peft_adapter(tmp_path / str(e), e, **fields) for e, fields in enumerate(kinds)]
-    adapters = [read_adapter(plain_bart(), tmp_path / str(e)) for e in range(len(kinds))]
+    as_bfloat16(models[0], tmp_path / "0")
+    base = plain_bart()
+    adapters = [read_adapter(base, tmp_path / str(e)) for e in range(len(kinds))]
+    states = base.state_dict(), plain_bart().state_dict()
+    assert list(states[0]) == list(states[1])
+    assert all(map(torch.equal, *(state.values() for state in states)))
     model = mixture(adapters)
     assert (model.config.lora_rank, model.config.lora_scale) == (6, 1)
     for expert, own in enumerate(models):
@@ -100,25 +118,37 @@ def test_fields_are_the_smallest_that_all_adapters_fit(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        (dict(use_dora=True), "changes model.encoder.layers.0"),
-        (dict(modules_to_save=["fc2"]), "changes model"),
-        (dict(target_modules=["q_proj", "embed_positions"]), "embed"),
+        (dict(use_dora=True), "changes model.encoder.layers.0.* by DoRA, a variant of LoRA"),
+        (dict(modules_to_save=["fc2"]), "changes model.decoder.layers.*fc2.*weight"),
+        (dict(target_modules=["q_proj", "embed_positions"]), "changes model.encoder.embed_positions; "),
+        (dict(target_modules=["q_proj", "lm_head"]), "changes lm_head; "),
+        (dict(trainable_token_indices={"shared": [1]}), "changes model.shared"),
+        (dict(bias="lora_only"), "changes model.decoder.layers.*bias"),
+        (dict(lora_bias=True), "changes model.decoder.layers.*lora_B.bias"),
+        (dict(init_lora_weights="pissa"), "changes weights of the base .init_lora_weights 'pissa'"),
     ],
+    ids=lambda value: None if isinstance(value, str) else next(iter(value)),
 )
 def test_what_experts_cannot_represent_is_refused(tmp_path, fields, problem):
-    model = peft_adapter(tmp_path, **fields)
+    model = peft_adapter(tmp_path, base=plain_bart().float(), **fields)
     for name, parameter in model.named_parameters():
         if "modules_to_save" in name or "magnitude" in name:
             torch.nn.init.normal_(parameter)
     model.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=problem):
-        read_adapter(plain_bart(), tmp_path)
+        read_adapter(plain_bart().float(), tmp_path)
 
 
 def test_damaged_missing_and_pickled_files_are_refused(tmp_path):
     peft_adapter(tmp_path)
     with pytest.raises(InputError, match="peft cannot load it on the base"):
         read_adapter(BartForConditionalGeneration(tiny_bart_config(d_model=8)), tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS_FILE)
+    save_file(dict(list(tensors.items())[1:]), tmp_path / WEIGHTS_FILE)
+    with pytest.raises(
+        InputError, match=f"{WEIGHTS_FILE} lacks model.decoder.layers.0.*, which adapter_config"
+    ):
+        read_adapter(plain_bart(), tmp_path)
     (tmp_path / WEIGHTS_FILE).write_bytes(b"broken")
     with pytest.raises(InputError, match="peft cannot load it on the base"):
         read_adapter(plain_bart(), tmp_path)

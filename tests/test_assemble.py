@@ -123,6 +123,44 @@ def test_the_routes_of_adapters_are_pefts_models(low_rank, adapters, world):
         torch.testing.assert_close(logits_of(model, inputs, routes=routes), expected, rtol=0, atol=1e-4)
 
 
+def test_the_base_that_adapters_name_is_compared_and_adapters_may_be_on_the_hub(
+    adapters, world, tmp_path, capsys, hub_client
+):
+    (colour, count), here = adapters.values(), f"--base is {world.bart}, but"
+    assemble(world, tmp_path / "same", adapters)
+    assert here not in capsys.readouterr().out
+    moved = shutil.copytree(count, tmp_path / "moved")
+    config = json.loads((moved / "adapter_config.json").read_text())
+    write_bart(tmp_path / "other")
+
+    def named(base: str, revision=None) -> dict:
+        changed = config | dict(base_model_name_or_path=base, revision=revision)
+        (moved / "adapter_config.json").write_text(json.dumps(changed))
+        return {"colour": colour, "count": moved}
+
+    assemble(world, tmp_path / "moved_base", named("../other"))
+    assert f"{here} count was trained on ../other: the weights must be the same" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "other/config.json").read_text())
+    (tmp_path / "other/config.json").write_text(json.dumps(saved | {"model_type": "llama"}))
+    words = (
+        f"--experts count: was trained on ../other, a 'llama' model; --base {world.bart} is a 'bart' model"
+    )
+    assert_problem(errors(capsys, world, tmp_path, named("../other")), words)
+    for name, folder in (("me/count", moved), ("me/other", tmp_path / "other"), ("me/bart", world.bart)):
+        hub_client.publish(name, folder)
+    (moved / "adapter_model.bin").write_bytes(b"pickled")
+    named("me/bart", "v2")
+    places = {"colour": colour, "count": "me/count"}
+    assemble(world, tmp_path / "hub", places)
+    assert f"{here} count was trained on me/bart@v2" in capsys.readouterr().out
+    (cached,) = hub_client.cache.glob("models--me--count/snapshots/*")
+    assert {path.suffix for path in cached.glob("adapter_model*")} == {".safetensors"}
+    hub_client.is_offline = True
+    assemble(world, tmp_path / "again", places)
+    assert hub_client.requests == ["me/count"]  # the base that it names is not downloaded
+    assert_problem(errors(capsys, world, tmp_path, places | {"count": "me/no"}), "--experts count: me/no: no")
+
+
 # ---- how texts are read
 
 
@@ -244,12 +282,18 @@ def test_wrong_models_are_one_error_each(barts, adapters, with_run, world, tmp_p
 
     narrow, colour = write_bart(tmp_path / "narrow", decoder_ffn_dim=8), f"colour={barts['colour']}"
     (broken := tmp_path / "broken.pt").write_bytes(b"broken")
-    refuses("give at least 2, each as NAME=PLACE with another name", experts=["colour"])
-    refuses("give at least 2, each as NAME=PLACE with another name", experts=["a=b", "a=c"])
+    refuses("--experts models/colour: give NAME=PLACE, such as colour=PLACE", experts=["models/colour"])
+    refuses("--experts: b and c have the name a; give another NAME=", experts=["a=b", "a=c"])
+    refuses("--experts a=b is a single one; a mixture has at least 2 experts", experts=["a=b"])
     refuses(f"--experts b: {tmp_path / 'no'}: not found", experts=[colour, f"b={tmp_path / 'no'}"])
     refuses(f"--base {tmp_path / 'no'}: not found", base=tmp_path / "no")
     refuses(f"--output_dir {tmp_path} exists already", output_dir=tmp_path)
-    refuses("some are adapters, others plain BARTs", experts=[colour, f"b={adapters['count']}"])
+    adapter, place = f"count={adapters['count']}", adapters["count"].parent
+    refuses(f"--experts b: {barts['colour']}: a whole model", experts=[adapter, f"b={barts['colour']}"])
+    words = f"--experts b: {place}/conut: no such folder; did you mean 'count'?"
+    refuses(words, experts=[adapter, f"b={place}/conut"])
+    words = f"--experts b: {place}: has no adapter_config.json; its folders"
+    refuses(words, experts=[adapter, f"b={place}"])
     refuses(f"--experts b: {broken}: not a checkpoint", experts=[colour, f"b={broken}"])
     refuses(f"{with_run.out}/best is a mixture of 2 experts", experts=[colour, f"b={with_run.out}"])
     refuses(f"{narrow} has decoder_ffn_dim 8; {world.bart} has 24", experts=[colour, f"b={narrow}"])
