@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import one_hot_routes, tiny_bart_config
-from peft import LoraConfig, PolyConfig, get_peft_model
+from peft import LoraConfig, PeftModel, PolyConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import BartForConditionalGeneration
 
@@ -99,6 +99,12 @@ def test_one_hot_routes_give_the_logits_of_pefts_models(tmp_path, batch):
     assert (model.config.lora_rank, model.config.lora_scale) == (6, 1)
     for expert, own in enumerate(models):
         assert_close(along(model, expert, batch), own(**batch).logits)
+        model.to_adapter(
+            one_hot_routes(torch.full((4,), expert), len(kinds)), tmp_path / "out" / str(expert), "b"
+        )
+        again = PeftModel.from_pretrained(plain_bart(), tmp_path / "out" / str(expert))
+        assert_close(again(**batch).logits, own(**batch).logits)
+        assert again.peft_config["default"].r == own.peft_config["default"].r, "rows of zeros are left out"
     assert not torch.allclose(along(model, 0, batch), along(model, 1, batch))
 
 

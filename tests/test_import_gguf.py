@@ -37,8 +37,8 @@ def rows_in_gguf(weight, heads: int):
 
 
 @torch.no_grad()
-def write_gguf(path, family="llama", kind=None, without: str = "no weight", more: str | None = None):
-    """Writes a tiny model in 4 bits; returns the equal one in float32, and its tokenizer."""
+def write_gguf(path, family="llama", kind=None, without="no weight", more: str | None = None, bits=4):
+    """Writes a tiny model in 4 or 32 bits; returns the equal one in float32, and its tokenizer."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(DECODER_ONLY[family]()).eval()
     tokenizer = decoder_only_tokenizer([line for lines in ROWS.values() for line in lines], has_start=False)
@@ -53,6 +53,8 @@ def write_gguf(path, family="llama", kind=None, without: str = "no weight", more
         ("head_count_kv", heads["k_proj"]),
         ("layer_norm_rms_eps", config.rms_norm_eps),
         ("rope_dimension_count", 8),
+        ("key_length", 8),
+        ("value_length", 8),
         ("tokenizer_model", "gpt2"),
         ("tokenizer_pre", "smollm"),
         ("eos_token_id", 1),
@@ -67,12 +69,12 @@ def write_gguf(path, family="llama", kind=None, without: str = "no weight", more
         getattr(writer, f"add_{name}")(value)
     for name, weight in model.named_parameters():
         values, how = weight.numpy(), None
-        if weight.ndim == 2:
+        if weight.ndim == 2 and bits == 4:
             how = gguf.GGMLQuantizationType.Q4_1
             values = gguf.quants.quantize(values, how)
             weight.copy_(torch.from_numpy(gguf.quants.dequantize(values, how)))
-            for part in heads.keys() & set(name.split(".")) if family == "llama" else ():
-                values = rows_in_gguf(values, heads[part])
+        for part in heads.keys() & set(name.split(".")) if (kind or family) == "llama" else ():
+            values = rows_in_gguf(values, heads[part])
         if without not in name:
             writer.add_tensor(name_in_gguf(name), values, raw_dtype=how)
     if more:

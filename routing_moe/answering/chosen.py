@@ -29,8 +29,10 @@ def check_flags(settings: AnswerSettings | ExportSettings) -> None:
             problems.append(f"--options: {error}")
     elif settings.adapters and (settings.task or settings.ways):
         problems.append("--adapters writes all experts; leave the flags of one route out")
-    elif settings.argmax and (settings.adapters or settings.as_ == "adapter"):
-        problems.append("--argmax is for a plain model; --as adapter writes any route, --adapters all")
+    elif settings.argmax and (settings.adapters or settings.as_ != "plain"):
+        problems.append("--argmax is for a plain model; adapters can be of any route")
+    elif settings.rank and settings.as_ == "plain" and not settings.adapters:
+        problems.append("--rank is for adapters: give --as adapter, --as gguf or --adapters, or leave it out")
     files = filter(None, (getattr(settings, "inputs", None), settings.like))
     if settings.input is not None and not any(map(is_table, files)):
         problems.append(f"--input {settings.input!r} is for a table ({', '.join(FORMATS)}) of texts")

@@ -1,25 +1,34 @@
-"""Writes the route of a task as a plain model, which needs transformers alone, or as an adapter of peft."""
+"""Writes the route of a task as a plain model, which needs transformers alone, or as an adapter."""
 
 import copy
+import logging
 import os
 from pathlib import Path
 
 import torch
+from torch.func import functional_call
 
 from dataloader.atomic_files import write_text
 from dataloader.encoding import around_message, rendered
 from dataloader.errors import InputError
-from dataloader.gym import Example
-from routing_moe.answering.queries import RoutedTask
+from dataloader.gym import Example, evenly_spread
+from routing_moe.answering.queries import Query, RoutedTask
 from routing_moe.checkpoints.adapter_texts import write_adapter_texts
 from routing_moe.config.choices import PLAIN_MODELS
+from routing_moe.evaluation.scored_files import batch_of
 from routing_moe.evaluation.scoring import generation_limits
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.hub import local_folder
-from routing_moe.model.adapter_files import name_of_base, write_adapter
+from routing_moe.model.adapter_files import Factors, factors_of, name_of_base, write_adapter
+from routing_moe.model.gguf_adapter import GGUF_FILE, write_gguf
 from routing_moe.model.loading import saved_kind
+from routing_moe.model.loss import projected_at, with_targets
 from routing_moe.model.route_clusters import single_experts
 
+log = logging.getLogger("routing_moe")
+
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # values of its max_lora_rank
+MOST_TEXTS = 100  # of a task, each of which is read twice
 NO_EQUAL = (
     "the route mixes the outputs of several experts, so that no plain model gives the same answers; --argmax "
     "(argmax=True) exports the expert of largest weight in each layer"
@@ -60,17 +69,29 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
         write_tokenizer(routed, task, new, what)
 
 
-def export_adapter(routed, task: RoutedTask, folder: Path) -> None:
-    """Writes the adapter of a route to a new folder, with its tokenizer and a README."""
-    route_LE = routed.route_of(task)
+def export_adapter(
+    routed, task: RoutedTask, folder: Path, rank: int | None = None, as_gguf: bool = False
+) -> tuple[int, float]:
+    """Writes the adapter of a route to a new folder, with its tokenizer and a README.
+
+    rank: at most this; None: exact. as_gguf: for llama.cpp, not for peft. Returns its rank, and the relative
+    error of its updates. Logs how answers to the task's texts begin with them.
+    """
+    factors, error = factors_of(routed.model, routed.route_of(task), rank)
     with replacing_directory(folder) as new:
-        write_adapter(routed.model, route_LE, new, write_base(routed, new))
-        write_adapter_texts(new, task.name, routed.texts)
-        write_tokenizer(routed, task, new, "An adapter of peft")
+        base = write_base(routed, new)
+        rank = write_factors(routed, factors, error, new, base, task.name, as_gguf)
+        engine = f"llama.cpp, {GGUF_FILE}, for a GGUF file of {base}," if as_gguf else "peft"
+        write_tokenizer(routed, task, new, f"An adapter of {engine}")
+    if error and task.texts:
+        log.info("%s", change_of_next_tokens(routed, task, factors))
+    return rank, error
 
 
-def export_adapters(routed, folder: Path) -> dict[str, list[str]]:
-    """Writes every low-rank expert of a `Routed` as an adapter of peft, to new folders in `folder`.
+def export_adapters(
+    routed, folder: Path, rank: int | None = None, as_gguf: bool = False
+) -> dict[str, list[str]]:
+    """Writes every low-rank expert of a `Routed` as an adapter, to new folders in `folder`.
 
     Returns {folder's name: tasks whose route is this expert in all layers}. The name is that of the task if
     it is one, else expert0, expert1, ...
@@ -83,9 +104,19 @@ def export_adapters(routed, folder: Path) -> dict[str, list[str]]:
         for expert, name in enumerate(names):
             route_LE = torch.zeros(model.config.num_layers, model.config.num_experts, device=model.device)
             route_LE[:, expert] = 1
-            write_adapter(model, route_LE, new / name, base)
-            write_adapter_texts(new / name, own[expert], routed.texts)
+            factors, error = factors_of(model, route_LE, rank)
+            write_factors(routed, factors, error, new / name, base, own[expert], as_gguf)
     return dict(zip(names, tasks_E, strict=True))
+
+
+def write_factors(routed, factors: Factors, error: float, folder: Path, base, name, as_gguf: bool) -> int:
+    """Writes updates with a relative error as an adapter to a folder; returns its rank, and logs both."""
+    model = routed.model
+    rank = write_gguf(model, factors, folder) if as_gguf else write_adapter(model, factors, folder, base)
+    write_adapter_texts(folder, name, routed.texts)
+    allowed = next((f"--max-lora-rank {most}" for most in VLLM_RANKS if most >= rank), "too high, --rank 512")
+    log.info("adapter of rank %d (vLLM: %s), relative error of its updates %.2g", rank, allowed, error)
+    return rank
 
 
 def tasks_of_experts(model) -> list[list[str]]:
@@ -147,3 +178,34 @@ def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
         limits=", ".join(f"`{name}={value!r}`" for name, value in limits.items() if value is not None),
     )
     write_text(folder / "README.md", content)
+
+
+@torch.no_grad()
+def change_of_next_tokens(routed, task: RoutedTask, factors: Factors) -> str:
+    """Returns in words how updates change the distribution of the first token of answers to a task's texts.
+
+    KL(p || q) is in nats: p along the route of the task, q with the updates `factors` in its place.
+    """
+    model, route_LE = routed.model, routed.route_of(task).to(routed.model.device)
+    queries = [Query(text) for text in evenly_spread(list(task.texts), MOST_TEXTS)]
+    encoded, kl_N, same = routed.task_file(task.name, queries).encoded, [], 0
+    prefix = "backbone." if hasattr(model, "backbone") else ""
+    updates = {f"{prefix}{name}.lora_A": A[None] for name, (A, _) in factors.items()}
+    updates |= {f"{prefix}{name}.lora_B": B[None] for name, (_, B) in factors.items()}
+    for i in range(len(queries)):
+        batch = batch_of(encoded, [i], model)
+        inputs, (targets_T,) = with_targets(model, batch, batch.pop("labels"))
+        first_1 = (targets_T >= 0).nonzero()[0]
+        first_1 = first_1 + int(
+            targets_T[first_1] == routed.tokenizer.bos_token_id
+        )  # as a BART's answers begin
+        inputs |= {"routes": route_LE[None], "use_cache": False}
+        with projected_at(model, first_1), routed.accelerator.autocast():
+            both = model(**inputs).logits, functional_call(model, updates, (), inputs).logits
+        p_V, q_V = (logits_1V[0].double().log_softmax(-1) for logits_1V in both)
+        kl_N.append(float(p_V.exp() @ (p_V - q_V)))
+        same += int(p_V.argmax() == q_V.argmax())
+    mean, largest, n = sum(kl_N) / len(kl_N), max(kl_N), len(kl_N)
+    return (
+        f"KL of the next token: mean {mean:.2g}, largest {largest:.2g}; most likely one: {same} of {n} equal"
+    )

@@ -7,7 +7,7 @@ new.jsonl    {"input": "...", "options": ["...", "..."]} a line; options may be 
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ class RoutedTask:
     """A task with its route, a tensor (L, E), where it comes from, and what that has seen of the task.
 
     The route is None if each text has its own. encoder_rows: the first rows of a route, which are those of
-    the encoder. model: the place of the model.
+    the encoder. model: the place of the model. texts: inputs of the task that are at hand.
     """
 
     name: str
@@ -69,6 +69,7 @@ class RoutedTask:
     seen: str
     encoder_rows: int
     model: str
+    texts: Sequence[str] = ()
 
     @property
     def experts(self) -> dict[str, list]:

@@ -156,7 +156,7 @@ class Routed:
             raise InputError("inputs must be a list of texts, none empty")
         if config.num_experts == 1 and vectors is None and route is None:
             route_LE, seen = torch.ones(config.num_layers, 1), seen_when_stored(config, name)
-            return self._task(name, route_LE, "none: one expert", seen)
+            return self._task(name, route_LE, "none: one expert", seen, texts)
         if self.model.source.reads_inputs and vectors is None and route is None and examples is None:
             description = f"{config.route_source} routes, of each text"
             return self._task(name, None, description, seen_when_stored(config, name))
@@ -178,10 +178,12 @@ class Routed:
         choice = chooser.choose(name) if inputs is None else self._nearest(name, texts, gym, chooser)
         # Experts that were trained on the task have seen more than what its route is based on.
         seen = seen_together(choice.seen, config.weights_seen.get(name, NOTHING))
-        return self._task(name, chooser.route(choice), choice.description, seen)
+        texts = texts or [text for text, _ in examples or ()]
+        return self._task(name, chooser.route(choice), choice.description, seen, texts)
 
-    def _task(self, name: str, route_LE: torch.Tensor | None, description: str, seen: str) -> RoutedTask:
-        return RoutedTask(name, route_LE, description, seen, self.model.config.encoder_rows, str(self.place))
+    def _task(self, name: str, route_LE, description: str, seen: str, texts=()) -> RoutedTask:
+        where = self.model.config.encoder_rows, str(self.place)
+        return RoutedTask(name, route_LE, description, seen, *where, texts)
 
     def _own(self, task: RoutedTask | str) -> RoutedTask:
         """Returns the task, looked up if a name is given. Raises InputError for a task of another model."""

@@ -4,12 +4,13 @@
     routing-moe export --checkpoint models/moe --task my_reviews --like new.txt --argmax --output_dir out/bart
     routing-moe export --checkpoint models/multitask_bart --output_dir out/bart    one expert: the same model
     routing-moe export --checkpoint models/lora --task boolq --as adapter --output_dir out/boolq
+    routing-moe export --checkpoint models/llm --task boolq --as gguf --rank 16 --output_dir out/llama_cpp
     routing-moe export --checkpoint models/lora --adapters --output_dir out/adapters
 
 A one-hot route has an equal plain model, and so has any route if parameters are mixed (--expert_mixing
 parameters) or experts are of low rank (--expert_kind lora). Another route mixes the outputs of experts;
 --argmax takes the expert of largest weight in each layer. A route of low-rank experts is also one adapter of
-peft (--as adapter), and so is each expert (--adapters).
+peft (--as adapter) or llama.cpp (--as gguf), and so is each expert (--adapters).
 """
 
 import logging
@@ -39,18 +40,22 @@ def run(settings: ExportSettings) -> None:
     from routing_moe.answering.export import export_adapter, export_adapters
     from routing_moe.answering.routed import Routed
     from routing_moe.io.logs import start_logging
+    from routing_moe.model.gguf_adapter import architecture_of
 
     start_logging()
+    as_gguf = settings.as_ == "gguf"
     model = settings.checkpoint, settings.checkpoint_name, settings.mixed_precision
-    routed = Routed.load(*model, **given_texts(settings))
+    routed, how = Routed.load(*model, **given_texts(settings)), dict(rank=settings.rank, as_gguf=as_gguf)
+    if as_gguf:
+        architecture_of(routed.model.config)
     if settings.adapters:
-        for name, tasks in export_adapters(routed, settings.output_dir).items():
+        for name, tasks in export_adapters(routed, settings.output_dir, **how).items():
             log.info("%s: the expert of %s", settings.output_dir / name, in_short(tasks) or "no task")
         return
     task = chosen_task(routed, settings)
     log.info("%s", task)
-    if settings.as_ == "adapter":
-        export_adapter(routed, task, settings.output_dir)
-    else:
+    if settings.as_ == "plain":
         routed.export(task, settings.output_dir, settings.argmax)
+    else:
+        export_adapter(routed, task, settings.output_dir, **how)
     log.info("wrote %s", settings.output_dir)

@@ -62,11 +62,12 @@ class AnswerSettings(TaskFlags):
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings(TaskFlags):
     program = "routing-moe export"
-    usage = "--checkpoint RUN [--task NAME [--as adapter] | --adapters] --output_dir FOLDER [flags, see --help]"
+    usage = "--checkpoint RUN [--task NAME [--as adapter|gguf] | --adapters] --output_dir FOLDER [flags, see --help]"
     groups = ("the model", "the task and its route")
 
-    output_dir: Path = EXPORT(REQUIRED, "new folder, which transformers or peft loads without this package")
-    as_: str = EXPORT("plain", "what the route becomes: a plain model, or of low-rank experts an adapter of peft, for the model that they share", choices=("plain", "adapter"))
+    output_dir: Path = EXPORT(REQUIRED, "new folder, which transformers, peft or llama.cpp loads without this package")
+    as_: str = EXPORT("plain", "what the route becomes: a plain model, or of low-rank experts an adapter for the model that they share, of peft, or of llama.cpp (gguf; of a Llama, Mistral, Qwen2 or Qwen3; needs the extra: pip install .[gguf])", choices=("plain", "adapter", "gguf"))
+    rank: int | None = EXPORT(None, "of adapters: at most this rank, of the nearest updates, whose error is logged (default: exact, of rank K r for a route over K experts of rank r)", range=AT_LEAST_1)
     argmax: bool = EXPORT(False, "of a route that mixes outputs of experts, take the expert of largest weight in each layer, whose answers differ")
-    adapters: bool = EXPORT(False, "instead of one route, write every low-rank expert as an adapter of peft, to a folder named like its task, or expert0, ... if it is not that of one task; if the model that they share has no place of its own, also that, base")
+    adapters: bool = EXPORT(False, "instead of one route, write every low-rank expert as an adapter (of peft, or --as gguf), to a folder named like its task, or expert0, ... if it is not that of one task; if the model that they share has no place of its own, also that, base")
 # fmt: on

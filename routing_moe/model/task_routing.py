@@ -18,7 +18,7 @@ from dataloader.encoding import IGNORED_LABEL
 from dataloader.errors import InputError, in_short
 from routing_moe.config.choices import has_parameters, kind_of
 from routing_moe.io.transfer import sent
-from routing_moe.model.adapter_files import name_of_base, write_adapter
+from routing_moe.model.adapter_files import factors_of, name_of_base, write_adapter
 from routing_moe.model.base import place_from, stored_tensors
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.lora import LoraLayer, recomputed
@@ -301,4 +301,4 @@ class RoutingModel:
     def to_adapter(self, routes_LE: Tensor, folder: str | Path, base: str | None = None) -> None:
         """Writes the equivalent adapter of peft of a route to a folder. base: its plain model."""
         routes_LE, folder = self._one_route(routes_LE), Path(folder)
-        write_adapter(self, routes_LE, folder, base or name_of_base(self, folder))
+        write_adapter(self, factors_of(self, routes_LE)[0], folder, base or name_of_base(self, folder))
