@@ -54,6 +54,7 @@ setup(
             *LM_EVAL,
             *RAY,
             *GGUF,
+            "xllamacpp>=2026.5",  # llama.cpp
         ],
         "sentences": SENTENCES,
         "peft": PEFT,

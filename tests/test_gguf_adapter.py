@@ -14,7 +14,6 @@ from routing_moe.cli.export import main as export
 from routing_moe.cli.import_gguf import load_gguf
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
-EVERY = pytest.mark.parametrize("family", ARCHITECTURES)
 PROMPTS = torch.randint(3, 90, (4, 5), generator=torch.Generator().manual_seed(0))
 
 
@@ -43,7 +42,8 @@ def log_p(model, weights) -> torch.Tensor:
         return model(PROMPTS, routes=route_LE.expand(4, 3, 2)).logits[:, -1].log_softmax(-1)
 
 
-@EVERY
+# Transformers reads no width of heads from a file of Qwen3.
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
 def test_a_base_with_the_update_added_in_its_own_file_is_read_as_the_route(mixture, family, tmp_path):
     """Transformers undoes the permutation of the base, and so that of the update."""
     written(tmp_path, *typed(dict(task="soft", task_routes=tmp_path / "routes.json")))
@@ -83,7 +83,7 @@ def by_llama_cpp(base, adapters, requests) -> list[torch.Tensor]:
     return found
 
 
-@EVERY
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_llama_cpp_gives_the_probabilities_of_every_route(mixture, family, tmp_path):
     """One server with all experts, each loaded once: scales of a request are the weights of a route."""
     written(tmp_path, "--adapters")

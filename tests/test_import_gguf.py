@@ -53,8 +53,6 @@ def write_gguf(path, family="llama", kind=None, without="no weight", more: str |
         ("head_count_kv", heads["k_proj"]),
         ("layer_norm_rms_eps", config.rms_norm_eps),
         ("rope_dimension_count", 8),
-        ("key_length", 8),
-        ("value_length", 8),
         ("tokenizer_model", "gpt2"),
         ("tokenizer_pre", "smollm"),
         ("eos_token_id", 1),

@@ -1,5 +1,6 @@
 """`export --rank`: the nearest updates of a rank, their error, and what they change in the next tokens."""
 
+import json
 import re
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from peft import PeftModel
 from tiny_backbones import make_differ, write_plain
 from tiny_runs import typed, write_bart
+from transformers import BartForConditionalGeneration
 
-from routing_moe import Routed, RoutedModel
+from routing_moe import Routed, RoutedModel, RoutingBartForConditionalGeneration
 from routing_moe.answering.queries import Query
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
@@ -28,15 +30,16 @@ def test_factors_are_those_of_the_optimum_and_singular_values_those_of_the_produ
     torch.testing.assert_close(found, S)
 
 
-def mixture(family: str, folder):
-    """Writes a mixture of three experts of rank 2; returns it loaded."""
-    plain = write_bart(folder / "plain") if family == "bart" else write_plain(folder / "plain", family, TEXTS)
-    sizes = dict(
-        lora_rank=2, lora_alpha=6, lora_targets="all", route_source="fixed", task_names=["a", "b", "c"]
-    )
-    model = RoutedModel.from_backbone(plain, 3, **sizes)
+def mixture(family: str, folder, rank: int = 2):
+    """Writes a mixture of three experts; returns it loaded."""
+    fields = dict(lora_rank=rank, lora_alpha=6, lora_targets="all", route_source="fixed", task_names=["a"])
+    if family == "bart":
+        plain = BartForConditionalGeneration.from_pretrained(place := write_bart(folder / "plain"))
+        model = RoutingBartForConditionalGeneration.from_bart(plain, 3, expert_kind="lora", **fields)
+    else:
+        model = RoutedModel.from_backbone(place := write_plain(folder / "plain", family, TEXTS), 3, **fields)
     make_differ(model)
-    save_checkpoint(model, load_tokenizer(plain, model.config.vocab_size), folder / "mixture")
+    save_checkpoint(model, load_tokenizer(place, model.config.vocab_size), folder / "mixture")
     return Routed.load(folder / "mixture")
 
 
@@ -73,15 +76,23 @@ def test_what_the_log_says_is_what_transformers_and_peft_compute(family, starts,
     assert f"adapter of rank 2 (vLLM: --max-lora-rank 8), {error}" in log
 
 
-def test_a_rank_that_suffices_changes_nothing_and_512_is_the_highest_of_vllm(tmp_path, capfd):
-    model = mixture("llama", tmp_path).model
-    route_LE = torch.full((3, 3), 1 / 3)
-    exact, large = factors_of(model, route_LE), factors_of(model, route_LE, 6)
-    assert exact[1] == large[1] == 0
-    for name, pair in exact[0].items():
-        assert all(map(torch.equal, pair, large[0][name]))
-    words = ["--checkpoint", str(tmp_path / "mixture"), "--output_dir", str(tmp_path / "out"), "--rank", "2"]
-    assert export([*words, "--task", "a"]) == 2
-    assert "--rank is for adapters" in capfd.readouterr().err
-    assert export([*words, "--adapters"]) == 0
-    assert "rank 2" in capfd.readouterr().err
+def test_a_rank_that_suffices_changes_nothing(tmp_path):
+    model, route_LE = mixture("llama", tmp_path).model, torch.full((3, 3), 1 / 3)
+    (exact, none), (large, nothing) = factors_of(model, route_LE), factors_of(model, route_LE, 6)
+    assert none == nothing == 0
+    for name, pair in exact.items():
+        assert all(map(torch.equal, pair, large[name]))
+
+
+def test_the_log_names_the_rank_for_vllm_and_mistakes_are_one_error(tmp_path, capfd):
+    mixture("t5", tmp_path, rank=200)
+    (tmp_path / "soft.json").write_text(json.dumps({"new": [[0.2, 0.3, 0.5]] * 4}))
+    words = ["--checkpoint", str(tmp_path / "mixture"), "--output_dir", str(tmp_path / "out")]
+    words += ["--task", "new", "--task_routes", str(tmp_path / "soft.json")]
+    for more, code, message in (
+        (["--rank", "2"], 2, "--rank is for adapters: give --as adapter"),
+        (["--as", "gguf"], 2, "--as gguf: the base is a t5, must be one of llama, mistral, qwen2, qwen3"),
+        (["--as", "adapter"], 0, "adapter of rank 600 (vLLM: too high, --rank 512)"),
+    ):
+        assert export([*words, *more]) == code
+        assert message in capfd.readouterr().err

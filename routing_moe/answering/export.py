@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -69,32 +70,27 @@ def export(routed, task: RoutedTask, folder: Path, argmax: bool) -> None:
         write_tokenizer(routed, task, new, what)
 
 
-def export_adapter(
-    routed, task: RoutedTask, folder: Path, rank: int | None = None, as_gguf: bool = False
-) -> tuple[int, float]:
+def export_adapter(routed, task: RoutedTask, folder: Path, rank=None, as_gguf=False) -> tuple[int, float]:
     """Writes the adapter of a route to a new folder, with its tokenizer and a README.
 
     rank: at most this; None: exact. as_gguf: for llama.cpp, not for peft. Returns its rank, and the relative
-    error of its updates. Logs how answers to the task's texts begin with them.
+    error of its updates.
     """
-    factors, error = factors_of(routed.model, routed.route_of(task), rank)
     with replacing_directory(folder) as new:
-        base = write_base(routed, new)
-        rank = write_factors(routed, factors, error, new, base, task.name, as_gguf)
-        engine = f"llama.cpp, {GGUF_FILE}, for a GGUF file of {base}," if as_gguf else "peft"
+        base, route_LE = write_base(routed, new), routed.route_of(task)
+        factors, rank, error = write_route(routed, route_LE, new, base, task.name, rank, as_gguf)
+        engine = f"llama.cpp, {GGUF_FILE}, for a GGUF file of the model {base}," if as_gguf else "peft"
         write_tokenizer(routed, task, new, f"An adapter of {engine}")
     if error and task.texts:
-        log.info("%s", change_of_next_tokens(routed, task, factors))
+        log.info(change_of_next_tokens(routed, task, factors))
     return rank, error
 
 
-def export_adapters(
-    routed, folder: Path, rank: int | None = None, as_gguf: bool = False
-) -> dict[str, list[str]]:
+def export_adapters(routed, folder: Path, rank=None, as_gguf=False) -> dict[str, list[str]]:
     """Writes every low-rank expert of a `Routed` as an adapter, to new folders in `folder`.
 
     Returns {folder's name: tasks whose route is this expert in all layers}. The name is that of the task if
-    it is one, else expert0, expert1, ...
+    it is one, else expert0, expert1, ... rank, as_gguf: as for `export_adapter`.
     """
     model, tasks_E = routed.model, tasks_of_experts(routed.model)
     own = [tasks[0] if len(tasks) == 1 and tasks != ["base"] else None for tasks in tasks_E]
@@ -104,19 +100,19 @@ def export_adapters(
         for expert, name in enumerate(names):
             route_LE = torch.zeros(model.config.num_layers, model.config.num_experts, device=model.device)
             route_LE[:, expert] = 1
-            factors, error = factors_of(model, route_LE, rank)
-            write_factors(routed, factors, error, new / name, base, own[expert], as_gguf)
+            write_route(routed, route_LE, new / name, base, own[expert], rank, as_gguf)
     return dict(zip(names, tasks_E, strict=True))
 
 
-def write_factors(routed, factors: Factors, error: float, folder: Path, base, name, as_gguf: bool) -> int:
-    """Writes updates with a relative error as an adapter to a folder; returns its rank, and logs both."""
-    model = routed.model
-    rank = write_gguf(model, factors, folder) if as_gguf else write_adapter(model, factors, folder, base)
-    write_adapter_texts(folder, name, routed.texts)
+def write_route(routed, route_LE, folder: Path, base, task, rank, as_gguf) -> tuple[Factors, int, float]:
+    """Writes the adapter of a route to a folder; returns its updates, their rank and their relative error."""
+    factors, error = factors_of(routed.model, route_LE, rank)
+    write = write_gguf if as_gguf else partial(write_adapter, base=base)
+    rank = write(routed.model, factors, folder)
+    write_adapter_texts(folder, task, routed.texts)
     allowed = next((f"--max-lora-rank {most}" for most in VLLM_RANKS if most >= rank), "too high, --rank 512")
     log.info("adapter of rank %d (vLLM: %s), relative error of its updates %.2g", rank, allowed, error)
-    return rank
+    return factors, rank, error
 
 
 def tasks_of_experts(model) -> list[list[str]]:
@@ -182,9 +178,9 @@ def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
 
 @torch.no_grad()
 def change_of_next_tokens(routed, task: RoutedTask, factors: Factors) -> str:
-    """Returns in words how updates change the distribution of the first token of answers to a task's texts.
+    """Returns in words how updates in place of a route change the first token of answers to the task's texts.
 
-    KL(p || q) is in nats: p along the route of the task, q with the updates `factors` in its place.
+    KL(p || q) in nats of its distributions p along the route and q with the updates.
     """
     model, route_LE = routed.model, routed.route_of(task).to(routed.model.device)
     queries = [Query(text) for text in evenly_spread(list(task.texts), MOST_TEXTS)]
@@ -196,9 +192,7 @@ def change_of_next_tokens(routed, task: RoutedTask, factors: Factors) -> str:
         batch = batch_of(encoded, [i], model)
         inputs, (targets_T,) = with_targets(model, batch, batch.pop("labels"))
         first_1 = (targets_T >= 0).nonzero()[0]
-        first_1 = first_1 + int(
-            targets_T[first_1] == routed.tokenizer.bos_token_id
-        )  # as a BART's answers begin
+        first_1 += int(targets_T[first_1] == routed.tokenizer.bos_token_id)  # with which a BART begins
         inputs |= {"routes": route_LE[None], "use_cache": False}
         with projected_at(model, first_1), routed.accelerator.autocast():
             both = model(**inputs).logits, functional_call(model, updates, (), inputs).logits

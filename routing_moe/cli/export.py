@@ -43,13 +43,12 @@ def run(settings: ExportSettings) -> None:
     from routing_moe.model.gguf_adapter import architecture_of
 
     start_logging()
-    as_gguf = settings.as_ == "gguf"
     model = settings.checkpoint, settings.checkpoint_name, settings.mixed_precision
-    routed, how = Routed.load(*model, **given_texts(settings)), dict(rank=settings.rank, as_gguf=as_gguf)
-    if as_gguf:
+    routed, how = Routed.load(*model, **given_texts(settings)), (settings.rank, settings.as_ == "gguf")
+    if settings.as_ == "gguf":
         architecture_of(routed.model.config)
     if settings.adapters:
-        for name, tasks in export_adapters(routed, settings.output_dir, **how).items():
+        for name, tasks in export_adapters(routed, settings.output_dir, *how).items():
             log.info("%s: the expert of %s", settings.output_dir / name, in_short(tasks) or "no task")
         return
     task = chosen_task(routed, settings)
@@ -57,5 +56,5 @@ def run(settings: ExportSettings) -> None:
     if settings.as_ == "plain":
         routed.export(task, settings.output_dir, settings.argmax)
     else:
-        export_adapter(routed, task, settings.output_dir, **how)
+        export_adapter(routed, task, settings.output_dir, *how)
     log.info("wrote %s", settings.output_dir)
