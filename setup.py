@@ -38,7 +38,7 @@ setup(
     packages=find_packages(include=["routing_moe*", "dataloader*", "task*"]),
     package_data={
         "dataloader": ["*.json", "*.csv", "splits/*.json", "building/*.csv"],
-        "task.skill_gym": ["*.csv", "tiny_bart/*"],
+        "task.conflict_gym": ["tiny_bart/*"],
     },
     entry_points={
         "console_scripts": ["routing-moe = routing_moe.cli.entry:main"],

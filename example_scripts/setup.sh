@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2034 # variables of the scripts
 # Sourced by the other scripts: strict mode, the top folder, `routing-moe`, and what scripts share.
-#   --small     as the first word of a script: the embedded gym and a tiny BART, hyperparameters for them (SMALL_...)
+#   --small     as the first word of a script: a generated gym and a tiny BART, hyperparameters for them (SMALL_...)
 #   --dry_run   as the first word: only print the commands
 #   DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR   variables: --train_dir, --custom_tasks_splits, --taskvecs, --output_dir
 #   PROCESSES   variable: processes of each training, one per GPU (1)
@@ -35,17 +35,19 @@ while [[ ${1:-} = --small || ${1:-} = --dry_run ]]; do
     shift
 done
 [[ " $* " != *" --small "* && " $* " != *" --dry_run "* ]] || fail "--small and --dry_run must be the first words"
-SMALL_MODEL=() SMALL_TRAIN=() SMALL_FINETUNE=()
+SMALL_MODEL=() SMALL_TRAIN=() SMALL_FINETUNE=() SHORT=(--max_input_length 16 --max_output_length 8 --num_beams 1)
 if [ -n "$SMALL" ]; then
     unset SPLIT TASKVECS
-    DATA_DIR=data/skill_gym
+    DATA_DIR=data/small_gym SMALL_MODEL=(--model data/small_bart)
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # with such small matrices, a second thread barely helps
-    [ -f $DATA_DIR/split.json ] || DRY_RUN="" routing-moe skill-gym --output_dir $DATA_DIR >&2
-    SMALL_MODEL=(--model task/skill_gym/tiny_bart)
-    SMALL_TRAIN=("${SMALL_MODEL[@]}" --max_input_length 128 --max_output_length 32 --num_beams 1 --total_steps 1000
-        --eval_period 500 --learning_rate 1e-3 --router_lr 1e-2 --anneal_rate 0.003 --minimum_tau 0.3)
-    SMALL_FINETUNE=("${SMALL_MODEL[@]}" --max_input_length 128 --max_output_length 32 --num_beams 1
-        --learning_rate_list 3e-4 1e-3 --bsz_list 4 8 --total_steps 100 --eval_period 25)
+    if [ ! -f data/small_bart/config.json ]; then # tasks that contradict each other on half of the rows
+        DRY_RUN="" routing-moe conflict-gym --conflict 0.5 --output_dir $DATA_DIR >&2
+        DRY_RUN="" routing-moe conflict-gym bart --gym $DATA_DIR --output_dir data/small_bart >&2
+    fi
+    SMALL_TRAIN=("${SMALL_MODEL[@]}" "${SHORT[@]}" --train_batch_size 64 --total_steps 1250 --eval_period 625
+        --learning_rate 12e-3 --max_grad_norm 100 --router_lr 1e-2 --anneal_rate 0.00184 --minimum_tau 0.3)
+    SMALL_FINETUNE=("${SMALL_MODEL[@]}" "${SHORT[@]}"
+        --learning_rate_list 3e-3 1e-2 --bsz_list 4 8 --total_steps 100 --eval_period 25)
 fi
 or_small() { if [ -n "$SMALL" ]; then echo "$2"; else echo "$1"; fi; }
 

@@ -1,4 +1,3 @@
-"""Task vectors (`task_emb`), the embedded gym with known skills (`skill_gym`), gyms of skills that contradict
-each other (`conflict_gym`). Their commands write gyms by `gym_files.py`, and output folders at once by
-`written_folder.py`.
+"""Task vectors (`task_emb`), gyms of tasks that contradict each other (`conflict_gym`). Their commands write
+output folders at once by `written_folder.py`.
 """

@@ -1,17 +1,18 @@
 """Output folders that a command writes at once, together with its settings."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dataloader.atomic_files import write_text
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import REQUIRED, Command, differences, flags_of, group
 from routing_moe.io.files import replacing_directory
-from task.gym_files import write_tables
 
 FILES = group("files")
 
@@ -59,7 +60,12 @@ def written_at_once(settings: FolderCommand, **described) -> Iterator[Path]:
     del saved["output_dir"]
     with replacing_directory(settings.output_dir) as partial:
         yield partial
-        write_tables(partial, {settings.settings_file: {"settings": saved, **described}})
+        write_json(partial / settings.settings_file, {"settings": saved, **described})
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file, indented."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def run_once(

@@ -23,7 +23,7 @@ from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
 from routing_moe.model.beams import SHARING, attend, decoder_configs, generate_plain
-from task.skill_gym import TINY_BART
+from task.conflict_gym import TINY_BART
 
 BEAMS, LONGEST = 4, 6
 

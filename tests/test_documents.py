@@ -199,7 +199,7 @@ def test_the_python_example_runs(make_model, tmp_path, monkeypatch):
     import torch
     from transformers import AutoTokenizer
 
-    from task.skill_gym import TINY_BART
+    from task.conflict_gym import TINY_BART
 
     tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
     model = make_model(dtype=torch.float32, bart_fields={"vocab_size": len(tokenizer)})

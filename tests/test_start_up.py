@@ -18,7 +18,6 @@ MISSING_FILE = {
     "add-task": "--gym out --name t --from nowhere.csv --input {q} --output {a} --metric EM",
     "conflict-gym": "--names nowhere --output_dir out",
     "conflict-gym bart": "--gym nowhere --output_dir out",
-    "skill-gym": "--output_dir /dev/null/nowhere",
     "train": VECTORS,
     "finetune": "--task_dir nowhere --output_dir out",
     "assemble": "--base ./nowhere --experts a=nowhere b=nowhere --output_dir out",

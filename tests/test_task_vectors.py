@@ -33,7 +33,7 @@ from routing_moe.model.loading import load_backbone
 from routing_moe.model.task_vectors import UNKNOWN, of_sample, seen_by
 from routing_moe.optim.step import TrainingDiverged
 from routing_moe.task_choice.texts import TextSource, train_examples
-from task.skill_gym import TINY_BART
+from task.conflict_gym import TINY_BART
 from task.task_emb.gradients import fisher_vector
 from task.task_emb.methods import TrainingMethod
 

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 from dataloader.atomic_files import LOCK_FILE
 from routing_moe.cli.train import main
 from routing_moe.optim.step import Stepper
-from task.skill_gym import TINY_BART
+from task.conflict_gym import TINY_BART
 
 os.environ["ACCELERATE_USE_CPU"] = "true"  # bit-identical results, also on a machine with a GPU
 

@@ -20,7 +20,7 @@ NAME = "routing-moe"
 VECTORS = "task.task_emb"
 GROUPS = {  # in the order of --help
     "to start with": "add-task train merge finetune answer vectors compare inspect-routes report parallel",
-    "gyms": "build-gym list-tasks skill-gym conflict-gym",
+    "gyms": "build-gym list-tasks conflict-gym",
     "models": "import-gguf assemble average export push",
     "tables": "show-scores collect-results compute-arg",
     "explain routes": "transfer correlate-routes ablate create-gif",
@@ -28,7 +28,6 @@ GROUPS = {  # in the order of --help
 # Modules that are not in routing_moe/cli.
 ELSEWHERE = {
     "vectors": VECTORS,
-    "skill-gym": "task.skill_gym.generate",
     "conflict-gym": "task.conflict_gym.generate",
 }
 METHODS = {  # a module, or module:class

@@ -38,7 +38,7 @@ def plain_config(source: str | Path, low_rank: bool = False) -> Mixture:
     try:
         path = local_folder(source) / "config.json"
     except NotAvailable as error:
-        small = "for a trial there is a small BART in task/skill_gym/tiny_bart"
+        small = "for a trial there is a small BART in task/conflict_gym/tiny_bart"
         raise InputError(f"{error}; {small}") from None
     values = load_json_object(path, "a model's configuration")
     if (kind := values.get("model_type")) not in PLAIN_MODELS:

@@ -14,18 +14,21 @@ Other files: `metrics.json`, `split.json`, `ontology.json` (encoder part, then d
 `gym.json` (the settings). The same settings write the same bytes.
 """
 
+import csv
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from task.conflict_gym.settings import GymSettings, check, contested_rows, sample_sizes
 from task.conflict_gym.skills import Skills, draw_skills
-from task.gym_files import GymTask, Row, tables_of, without_repeats, write_rows, write_tables
-from task.written_folder import run_once, written_at_once
+from task.written_folder import run_once, write_json, written_at_once
 
 Input = tuple[int, ...]  # word indices
+Row = tuple[str, str]  # input, answer
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,8 @@ def task_files(settings: GymSettings, skills: Skills, task: ConflictTask) -> dic
     """Returns {file name: rows} of a task. No input repeats, except in the copies of the test file."""
     rng = random.Random(f"{settings.seed} rows {task.number}")
     # `check` ensures that there are enough inputs of either kind.
-    contested, rest = (
-        without_repeats(lambda words=words: tuple(rng.sample(words, skills.input_words)))
-        for words in (range(skills.contested), range(skills.contested, len(skills.words)))
-    )
+    contested = inputs_without_repeats(rng, range(skills.contested), skills.input_words)
+    rest = inputs_without_repeats(rng, range(skills.contested, len(skills.words)), skills.input_words)
 
     def draw(count: int) -> list[Input]:
         of_contested = contested_rows(settings, count)
@@ -84,6 +85,16 @@ def task_files(settings: GymSettings, skills: Skills, task: ConflictTask) -> dic
         files[f"{task.name}_{sample}_dev.tsv"] = _rows(skills, task, draw(dev_rows))
         files[f"{task.name}_{sample}_test.tsv"] = test
     return files
+
+
+def inputs_without_repeats(rng: random.Random, words: range, count: int) -> Iterator[Input]:
+    """Yields random inputs of `count` of the words, endlessly, each input once."""
+    drawn = set()
+    while True:
+        text = tuple(rng.sample(words, count))
+        if text not in drawn:
+            drawn.add(text)
+            yield text
 
 
 def _rows(skills: Skills, task: ConflictTask, inputs: list[Input]) -> list[Row]:
@@ -122,9 +133,13 @@ def generate(settings: GymSettings) -> None:
     tasks = draw_tasks(settings, skills)
     with written_at_once(settings, **description(settings, skills)) as folder:
         for task in tasks:
+            (folder / task.name).mkdir()
             for name, rows in task_files(settings, skills, task).items():
-                write_rows(folder / task.name / name, rows)
-        write_tables(folder, tables(skills, tasks))
+                lines = "".join(f"{text}\t{answer}\n" for text, answer in rows)
+                (folder / task.name / name).write_text(lines, encoding="utf-8")
+        write_features(folder / "skills.csv", skills, tasks)
+        for name, content in tables(skills, tasks).items():
+            write_json(folder / name, content)
 
 
 def description(settings: GymSettings, skills: Skills) -> dict[str, Any]:
@@ -135,16 +150,34 @@ def description(settings: GymSettings, skills: Skills) -> dict[str, Any]:
 
 
 def tables(skills: Skills, tasks: list[ConflictTask]) -> dict[str, Any]:
-    """Returns the tables next to the tasks, for `write_tables`."""
+    """Returns {name of a JSON file next to the tasks: content}."""
     parts = {task.name: skills.parts(task.skill) for task in tasks}
-    described = []
-    for task in tasks:
+    ontology: dict[str, dict[str, list[str]]] = {}
+    for task in sorted(tasks, key=lambda task: task.skill):
         a, b = parts[task.name]
-        traits = (f"skill:e{a}d{b}", f"encoder:e{a}", f"decoder:d{b}")
-        section = "test" if task.unseen else "train"
-        described.append(GymTask(task.name, section, "EM", f"e{a}", f"d{b}", traits))
-    by_skill = sorted(described, key=lambda task: parts[task.name])
-    return tables_of(described, by_skill) | {
+        ontology.setdefault(f"e{a}", {}).setdefault(f"d{b}", []).append(task.name)
+    return {
+        "metrics.json": dict.fromkeys(parts, "EM"),
+        "ontology.json": ontology,
+        "split.json": {
+            "train": [task.name for task in tasks if not task.unseen],
+            "dev": [],
+            "test": [task.name for task in tasks if task.unseen],
+        },
         "oracle_routes.json": {name: {"encoder": a, "decoder": b} for name, (a, b) in parts.items()},
         "skill_routes.json": {task.name: task.skill for task in tasks},
     }
+
+
+def write_features(path: Path, skills: Skills, tasks: list[ConflictTask]) -> None:
+    """Writes skills.csv: of each task 1 in the columns of its skill and of its two parts, 0 in others."""
+    traits = {}
+    for task in tasks:
+        a, b = skills.parts(task.skill)
+        traits[task.name] = (f"skill:e{a}d{b}", f"encoder:e{a}", f"decoder:d{b}")
+    by_skill = [traits[task.name] for task in sorted(tasks, key=lambda task: task.skill)]
+    columns = [trait for kind in zip(*by_skill, strict=True) for trait in dict.fromkeys(kind)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["task", *columns])
+        table.writerows([name, *(int(column in own) for column in columns)] for name, own in traits.items())
