@@ -2,7 +2,7 @@
 # One mixture of BARTs that were trained apart: fine-tunes one on each of the tasks without the embeddings, assembles
 # them, and scores the mixture, which answers as each alone.
 #   bash example_scripts/assemble_experts.sh "boolq piqa" library --train_dir data/gym
-#   bash example_scripts/assemble_experts.sh --small "swap-food-command inflection-travel-qa" library
+#   bash example_scripts/assemble_experts.sh --small "t000 t001" library
 # Writes models/library: the grids of fine-tuning, assembled/ and its scores/. Further flags: `routing-moe finetune`.
 # Variables: DATA_DIR, SPLIT, OUTPUT_DIR (--train_dir, --custom_tasks_splits, --output_dir).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

@@ -37,7 +37,7 @@ done | in_parallel
 for seed in $SEEDS; do for name in $VARIANTS; do
     gym=$OUT/gyms/$seed dir=$OUT/runs/$name/seed$seed
     read -rd '' -a flags <<<"${FLAGS[$name]//GYM/$gym}" || true
-    flags=(--train_dir "$gym" --model "$OUT/barts/$seed" --max_input_length 16 --max_output_length 8 --num_beams 1
+    flags=(--train_dir "$gym" --model "$OUT/barts/$seed" "${SHORT[@]}"
         --train_batch_size 64 --gradient_accumulation_steps 2 --max_grad_norm 100 --eval_period $((STEPS / 4))
         --total_steps "$STEPS" "${flags[@]}" --seed "$seed" "${ARGS[@]}" --output_dir "$dir")
     case $name in

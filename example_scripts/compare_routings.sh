@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains all types of routing with several seeds, and compares them in a table and a picture.
-#   bash example_scripts/compare_routings.sh --train_dir data/gym                          (--small: on the embedded gym)
+#   bash example_scripts/compare_routings.sh --train_dir data/gym                          (--small: on generated tasks)
 #   JOBS=8 SEEDS="1 2 3" VARIANTS="multitask softmax" bash example_scripts/compare_routings.sh --train_dir data/gym
 # Further flags are those of `routing-moe train` for all runs. The same command keeps finished runs and continues.
 # Writes OUTPUT_DIR/<variant>/seed<seed>/, comparison.csv and pictures. A variant of your own is a line in FLAGS; the

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Compares methods of computing task vectors: both stages with each and several seeds; scores of train and unseen tasks.
-#   bash example_scripts/compare_task_vectors.sh --train_dir data/gym            (--small: on the embedded gym)
+#   bash example_scripts/compare_task_vectors.sh --train_dir data/gym            (--small: on generated tasks)
 # Vectors are frozen, except trained ones. The column vector_seen of the scores says what a vector has read of its task.
 # Writes OUTPUT_DIR/vectors, runs/<kind>/seed<seed>/, tables in train/ and test/. Further flags: `routing-moe train`.
 # Variables: OUTPUT_DIR, SEEDS, KINDS, DIM (of the vectors), JOBS; DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ARGS=("$@") && take_data
 take_runs models/compare_task_vectors "42 43 44" && DIM=${DIM:-$(or_small 64 16)}
-KINDS=${KINDS:-trained random text finetuned-text fisher descriptions}
+KINDS=${KINDS:-trained random text finetuned-text fisher $(or_small descriptions gradient)}
 
 for kind in ${KINDS/trained/}; do # no dev or test file is read
     [[ $kind = random || $kind = descriptions ]] && skip=() || skip=("${SKIP[@]}") # these read no file of a task

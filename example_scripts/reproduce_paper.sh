@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The study of the paper: task vectors, all routings and baselines, both stages, zero-shot scores, few-shot grids.
 #   JOBS=8 bash example_scripts/reproduce_paper.sh --train_dir data/gym --skip_malformed      after build_gym.sh
-#   VARIANTS="multitask straight_through" bash example_scripts/reproduce_paper.sh --small      two variants, embedded gym
+#   VARIANTS="multitask straight_through" bash example_scripts/reproduce_paper.sh --small      two variants, generated tasks
 # Further flags: of all trainings. Writes OUTPUT_DIR/vectors, runs, few_shot (of each variant and seed) and tables.
 # Variables: OUTPUT_DIR, SEEDS, VARIANTS (first: baseline), FEW_SHOT_FLAGS (of finetune), JOBS, DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

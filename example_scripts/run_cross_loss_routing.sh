@@ -14,12 +14,12 @@
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ARGS=("$@") && take_data
 take --output_dir OUT "${OUTPUT_DIR:-models/cross_loss}"
-take --total_steps STEPS "$(or_small 30000 1000)"
+take --total_steps STEPS "$(or_small 30000 1250)"
 take --dense_steps DENSE_STEPS $(((STEPS * 55 + 99) / 100))
 take --delta_steps DELTA_STEPS $(((STEPS * 25 + 99) / 100))
-take --learning_rate RATE "$(or_small 1e-5 1e-3)"
-take --base_lr BASE_RATE "$RATE"
-take --delta_rate DELTA_RATE "$(or_small 1e-3 1e-2)"
+take --learning_rate RATE "$(or_small 1e-5 6e-3)"
+take --base_lr BASE_RATE "$(or_small "$RATE" 12e-3)"
+take --delta_rate DELTA_RATE "$(or_small 1e-3 12e-3)"
 take --delta_rank RANK 4
 take --expert_kind KIND layer
 take --lora_rank SIZE "$RANK"

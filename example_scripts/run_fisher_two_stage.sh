@@ -15,7 +15,7 @@ take --vector_flags VECTOR_FLAGS ""
 take --stage1_flags STAGE1_FLAGS ""
 
 routing-moe vectors fisher --recipe published "${DATA[@]}" "${SKIP[@]}" --model "$BART" --output_dir "$OUT/fisher" \
-    ${SMALL:+--max_input_length 128 --max_output_length 32 --total_steps 100} $VECTOR_FLAGS
+    ${SMALL:+--max_input_length 16 --max_output_length 8 --total_steps 100} $VECTOR_FLAGS
 
 routing-moe vectors reduce --taskvecs "$OUT/fisher" --transform log --dim "$DIM" \
     --custom_tasks_splits "${SPLIT:-$DATA_DIR/split.json}" --output_dir "$OUT/fisher$DIM"

@@ -2,7 +2,7 @@
 # The method of the paper: stage 1 learns routes, a merge resets the experts to BART, stage 2 trains them along these.
 #   bash example_scripts/run_two_stage.sh --train_dir data/gym --output_dir models/two_stage
 #   bash example_scripts/run_two_stage.sh --train_dir data/gym --stage1 models/moe        keeps the routes of this run
-#   bash example_scripts/run_two_stage.sh --small                                on the embedded gym, 10 minutes on a CPU
+#   bash example_scripts/run_two_stage.sh --small                                on generated tasks, 4 minutes on a CPU
 # Writes OUTPUT_DIR/stage1, OUTPUT_DIR/init (the merge) and the run folder of stage 2. The same command continues.
 #   --stage1_flags "..."   flags of `routing-moe train` for stage 1 only; further flags are for both stages
 #   --total_steps N, --stage2_steps N   steps of the stages (30000, twice as many); --model: the BART of both stages
@@ -17,7 +17,7 @@ take --taskvecs TASKVECS "${TASKVECS:-}"
 take --plugin PLUGIN ""
 DATA+=(${PLUGIN:+--plugin "$PLUGIN"})
 take --model BART "${SMALL_MODEL[1]:-}"
-take --total_steps STEPS "$(or_small 30000 1000)"
+take --total_steps STEPS "$(or_small 30000 1250)"
 take --stage2_steps STEPS2 "$(or_small $((2 * STEPS)) "$STEPS")"
 
 [ -n "$STAGE1" ] || routing-moe train --resume "${DATA[@]}" ${TASKVECS:+--taskvecs "$TASKVECS"} --num_experts 3 \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Baseline: the output of every layer is the mean of its experts' outputs, for all tasks.
-#   bash example_scripts/train_avg_routing.sh --train_dir data/gym          (--small: on the embedded gym)
+#   bash example_scripts/train_avg_routing.sh --train_dir data/gym          (--small: on generated tasks)
 # Writes a run folder. Further flags: `routing-moe train`. Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ARGS=("$@") && take_data

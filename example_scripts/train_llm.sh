@@ -8,7 +8,7 @@
 [[ ${1:-} != --small ]] || export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(getconf _NPROCESSORS_ONLN)} # it is not tiny
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ARGS=("$@")
-[ -z "$SMALL" ] || SPLIT=example_scripts/four_tasks.json
+[ -z "$SMALL" ] || DATA_DIR=example_scripts/four_tasks
 take_data && take --model MODEL "$(or_small Qwen/Qwen2.5-0.5B models/smollm2)"
 SMALL_LLM=()
 if [ -n "$SMALL" ]; then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Low-rank experts of one frozen BART, T5, mBART or Pegasus, mixed by a learned router; many of them fit.
-#   bash example_scripts/train_lora.sh --train_dir data/gym --num_experts 16      (--small: on the embedded gym)
+#   bash example_scripts/train_lora.sh --train_dir data/gym --num_experts 16      (--small: on generated tasks)
 #   bash example_scripts/train_lora.sh --train_dir data/gym --model google/flan-t5-xl --num_experts 8 --lora_rank 8 \
 #       --base_dtype bfloat16 --gradient_checkpointing
 # 24 GB of GPU memory are enough for this one, or for flan-t5-base without the last line; 80 GB for flan-t5-xxl with it

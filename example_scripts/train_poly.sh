@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Poly: low-rank experts whose factors are averaged by weights from a table of logits, one per task, layer and expert.
-#   bash example_scripts/train_poly.sh --train_dir data/gym                       (--small: on the embedded gym)
+#   bash example_scripts/train_poly.sh --train_dir data/gym                       (--small: on generated tasks)
 #   bash example_scripts/train_poly.sh --train_dir data/gym --lora_splits 4 --output_dir models/mhr      MHR
 # Writes a run folder. Further flags: `routing-moe train`. Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

