@@ -1,39 +1,51 @@
 #!/usr/bin/env bash
-# First steps, 3 minutes on 2 cores after installation: creates .venv, writes a gym of small tasks, trains a mixture
-# with learned routes and one BART of the same active size side by side. Variables: OUTPUT_DIR, STEPS (of each training).
+# First steps, 3 minutes on 2 cores after installation: creates .venv, writes a gym of tasks that contradict each other on
+# half of the rows, trains tiny models on it, two at a time, and compares them. Steps and rates are those of the 20 gyms
+# of docs/results/conflict.md, a seed of each. Variables: OUTPUT_DIR, STEPS (of each model).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 [ $# = 0 ] || fail "the quickstart has no flags, but the variables OUTPUT_DIR and STEPS"
 [ -n "$DRY_RUN" ] || make_environment
 source example_scripts/setup.sh --small $DRY_RUN
-OUT=${OUTPUT_DIR:-models/quickstart} STEPS=${STEPS:-400} JOBS=2
+OUT=${OUTPUT_DIR:-models/quickstart} STEPS=${STEPS:-1250} JOBS=2
 
-echo "Training a mixture (3 experts in each layer) and one BART, $STEPS steps each, on 24 tasks ..."
-for name in mixture one_bart; do
-    [ $name = mixture ] && script=train_routing_bart.sh || script=train_multitask_bart.sh
-    run "$OUT/$name/$SCORES" bash example_scripts/$script --small --total_steps "$STEPS" --eval_period $((STEPS / 2)) \
-        --output_dir "$OUT/$name"
+declare -A FLAGS=( # from the longest to the shortest
+    [cross_loss]="run_cross_loss_routing.sh --dense_steps $((STEPS * 14 / 25)) --delta_steps $((STEPS * 6 / 25))"
+    [learned]="train_routing_bart.sh --num_experts 4 --init_eps 1e-2 --taskvecs_dim 16"
+    [one_bart_flops]="train_multitask_bart.sh --total_steps $((STEPS * 31 / 25))"
+    [one_bart]="train_multitask_bart.sh"
+)
+VARIANTS="cross_loss learned one_bart_flops one_bart"
+echo "Training four models of 64 tasks, $STEPS steps each (one_bart_flops: the FLOPs of cross_loss) ..."
+for name in $VARIANTS; do
+    read -ra flags <<<"${FLAGS[$name]}"
+    run "$OUT/$name/$SCORES" bash "example_scripts/${flags[0]}" --small --total_steps "$STEPS" \
+        --eval_period $((STEPS / 2)) "${flags[@]:1}" --output_dir "$OUT/$name"
 done | in_parallel
 [ "$FAILED" = 0 ] || exit "$FAILED"
+{
+    run "$OUT/report.html" routing-moe report "$OUT/cross_loss" "$OUT/learned" --output_file "$OUT/report.html"
+    for name in learned one_bart_flops one_bart; do unseen "$OUT/$name"; done
+} | in_parallel
+[ "$FAILED" = 0 ] || exit "$FAILED"
 
-routing-moe compare "$OUT/one_bart" "$OUT/mixture" --columns test unseen --output_dir "$OUT"
-cat <<EOT
-Here one BART is about as good: the tasks can be told from their text. Routes matter where tasks contradict each other.
-
-The mixture answers three new inputs of the task swap-travel-command:
-EOT
-routing-moe answer --checkpoint "$OUT/mixture" --task swap-travel-command --inputs - <<EOT
-swap the ends : ada boat ship truck
-swap the ends : omar plane bike train
-swap the ends : zoe car plane tram bike
-EOT
-
-run "$OUT/report.html" routing-moe report "$OUT/mixture" --output_file "$OUT/report.html" | in_parallel
-[ -n "$DRY_RUN" ] || cp "$(compgen -G "$OUT/mixture/*-steps/route.png" | sort -V | tail -n 1)" "$OUT/routes.png"
 cat <<EOT
 
-The routes of the tasks:       $OUT/routes.png
-Scores, routes and experts:    $OUT/report.html
-Next: source .venv/bin/activate; routing-moe --help                              all commands
-      bash example_scripts/compare_conflict.sh --small                           where routes matter, 5 minutes
-      bash example_scripts/finetune_a_list_of_tasks_moe.sh --small test $OUT/mixture adapted      8 unseen tasks
+One gym, one seed of each, BARTs of 15,376 parameters that were not pre-trained (experts: as many at a time); beside
+them the means of published gyms (docs/results/conflict.md). 64 train tasks have 16 hidden skills: on half of the rows, an
+input has another answer with each. test: share of right answers on new rows; unseen: on 16 new tasks.
+  one_bart        reads the task's name; on unseen tasks a new name, or ("borrowed name") that of the train task that fits
+                  16 labelled rows best. one_bart_flops: the same with the FLOPs of cross_loss
+  learned         4 experts in each layer; the paper's router, not tuned, learns the expert of each task
+  cross_loss      tasks that lower each other's loss share an expert; an unseen task gets one by 16 labelled rows
+
+EOT
+[ -n "$DRY_RUN" ] || "$PYTHON" example_scripts/quickstart_results.py "$OUT" "$DATA_DIR"
+[ -n "$DRY_RUN" ] || cp "$(compgen -G "$OUT/cross_loss/*-steps/route.png" | sort -V | tail -n 1)" "$OUT/routes.png"
+cat <<EOT
+
+The routes of cross_loss, a row for each task:   $OUT/routes.png
+Scores, routes and experts:                      $OUT/report.html
+Next: source .venv/bin/activate; routing-moe --help                           all commands
+      bash example_scripts/compare_conflict.sh --small                        all rows contested, 6 minutes
+      bash example_scripts/run_cross_loss_routing.sh --train_dir my_gym       on tasks of your own
 EOT
