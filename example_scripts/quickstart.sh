@@ -23,7 +23,7 @@ for name in $VARIANTS; do
 done | in_parallel
 [ "$FAILED" = 0 ] || exit "$FAILED"
 {
-    run "$OUT/report.html" routing-moe report "$OUT/cross_loss" "$OUT/learned" --output_file "$OUT/report.html"
+    run "$OUT/report.html" routing-moe report "$OUT/cross_loss" --output_file "$OUT/report.html"
     for name in learned one_bart_flops one_bart; do unseen "$OUT/$name"; done
 } | in_parallel
 [ "$FAILED" = 0 ] || exit "$FAILED"

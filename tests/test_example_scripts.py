@@ -300,3 +300,29 @@ def test_a_comparison_trains_low_rank_experts_along_routes_found_by_cross_loss(c
     results = call(copy, "source example_scripts/setup.sh && echo $SCORES $UNSEEN").stdout.split()
     assert [name for name in results if not (run / name).is_file()] == []
     assert "cross_loss" in (copy / "models/compared/comparison.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_quickstart_prints_scores_groups_and_answers_and_trains_once(copy, tmp_path):
+    made = shutil.ignore_patterns("data", "models")
+    folder = Path(shutil.copytree(copy, tmp_path / "clone", symlinks=True, ignore=made))
+    (folder / "docs").symlink_to(ROOT / "docs")
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/python").symlink_to((folder / "python").readlink())
+    call(folder, "cat requirements.txt setup.py | cksum >.venv/installed")
+    gym = "routing-moe conflict-gym --conflict 0.5 --tasks 16 --unseen_tasks 2 --output_dir data/small_gym"
+    bart = "routing-moe conflict-gym bart --gym data/small_gym --output_dir data/small_bart"
+    call(folder, f"source example_scripts/setup.sh && {gym} && {bart}")
+    first, second = (call(folder, "bash example_scripts/quickstart.sh", STEPS="25").stdout for _ in range(2))
+    results = first[first.index("\nOne gym, one seed") :]
+    assert second.endswith(results)
+    assert "step 25:" not in second
+    rows = [line.split("|")[1].strip() for line in results.splitlines() if line.startswith("| ")]
+    variants = ["one_bart", "one_bart_flops", "borrowed name", "learned", "cross_loss"]
+    assert [name for name in rows if name in variants] == variants
+    assert sum(bool(re.fullmatch(r"e\d d\d", name)) for name in rows) == 16
+    out = folder / "models/quickstart"
+    table = pd.read_csv(out / "table.csv", index_col="variant")
+    scored = pd.read_csv(out / "cross_loss/best/eval-test-performance.csv")
+    assert table.loc["cross_loss", "test"] == pytest.approx(scored["performance"].mean())
+    assert [name for name in ("routes.png", "report.html") if not (out / name).is_file()] == []
