@@ -10,7 +10,7 @@ OUT=${OUTPUT_DIR:-models/quickstart} STEPS=${STEPS:-1250} JOBS=2
 
 declare -A FLAGS=( # from the longest to the shortest
     [cross_loss]="run_cross_loss_routing.sh --dense_steps $((STEPS * 14 / 25)) --delta_steps $((STEPS * 6 / 25))"
-    [learned]="train_routing_bart.sh --num_experts 4 --init_eps 1e-2 --taskvecs_dim 16"
+    [learned]="train_routing_bart.sh"
     [one_bart_flops]="train_multitask_bart.sh --total_steps $((STEPS * 31 / 25))"
     [one_bart]="train_multitask_bart.sh"
 )

@@ -6,7 +6,7 @@
 # Variables: OUTPUT_DIR, SEEDS, VARIANTS (first: baseline), FEW_SHOT_FLAGS (of finetune), JOBS, DATA_DIR, SPLIT.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ARGS=("$@") && take_data
-take_runs models/reproduce_paper 42 && VECTORS=$OUT/vectors DIM=$(or_small 64 4)
+take_runs models/reproduce_paper 42 && VECTORS=$OUT/vectors DIM=$(or_small 64 16)
 read -ra FEW_SHOT_FLAGS <<<"${FEW_SHOT_FLAGS:-}"
 
 declare -A TRAIN=( # the first stages of two_stage and fisher_two_stage are runs of straight_through and fisher

@@ -22,7 +22,7 @@ take --stage2_steps STEPS2 "$(or_small $((2 * STEPS)) "$STEPS")"
 
 [ -n "$STAGE1" ] || routing-moe train --resume "${DATA[@]}" ${TASKVECS:+--taskvecs "$TASKVECS"} --num_experts 3 \
     --eval_period 750 --train_batch_size 16 --gradient_accumulation_steps 2 \
-    --learning_rate 1e-5 --router_lr 1e-3 --task_model_lr 1e-2 "${SMALL_TRAIN[@]}" "${ARGS[@]}" \
+    --learning_rate 1e-5 --router_lr 1e-3 --task_model_lr 1e-2 "${SMALL_TRAIN[@]}" ${SMALL:+--init_eps 1e-2} "${ARGS[@]}" \
     --model "${BART:-facebook/bart-base}" --total_steps "$STEPS" --output_dir "$OUT/stage1" $STAGE1_FLAGS
 
 routing-moe merge --routes_from "${STAGE1:-$OUT/stage1}" ${BART:+--model "$BART"} --init_eps 1e-8 --keep_existing \

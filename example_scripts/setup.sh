@@ -45,7 +45,8 @@ if [ -n "$SMALL" ]; then
         DRY_RUN="" routing-moe conflict-gym bart --gym $DATA_DIR --output_dir data/small_bart >&2
     fi
     SMALL_TRAIN=("${SMALL_MODEL[@]}" "${SHORT[@]}" --train_batch_size 64 --total_steps 1250 --eval_period 625
-        --learning_rate 12e-3 --max_grad_norm 100 --router_lr 1e-2 --anneal_rate 0.00184 --minimum_tau 0.3)
+        --learning_rate 12e-3 --max_grad_norm 100 --taskvecs_dim 16
+        --router_lr 1e-2 --anneal_rate 0.00184 --minimum_tau 0.3)
     SMALL_FINETUNE=("${SMALL_MODEL[@]}" "${SHORT[@]}"
         --learning_rate_list 3e-3 1e-2 --bsz_list 4 8 --total_steps 100 --eval_period 25)
 fi

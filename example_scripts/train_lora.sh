@@ -13,4 +13,4 @@ routing-moe train --resume "${DATA[@]}" ${TASKVECS:+--taskvecs "$TASKVECS"} --mo
     --expert_kind lora --lora_rank 16 --router_mode softmax \
     --total_steps 30000 --eval_period 750 --train_batch_size 16 --gradient_accumulation_steps 2 \
     --learning_rate 1e-3 --router_lr 1e-3 --task_model_lr 1e-2 \
-    --output_dir "${OUTPUT_DIR:-models/lora}" "${SMALL_TRAIN[@]}" ${SMALL:+--learning_rate 1e-2} "${ARGS[@]}"
+    --output_dir "${OUTPUT_DIR:-models/lora}" "${SMALL_TRAIN[@]}" ${SMALL:+--learning_rate 1e-2 --shared_base --base_lr 12e-3} "${ARGS[@]}"

@@ -10,5 +10,5 @@ routing-moe train --resume "${DATA[@]}" --model facebook/bart-base \
     --num_experts 3 --expert_kind lora --lora_rank 16 --lora_mixing factors \
     --total_steps 30000 --eval_period 750 --train_batch_size 16 --gradient_accumulation_steps 2 \
     --learning_rate 1e-3 --task_model_lr 1e-2 --output_dir "${OUTPUT_DIR:-models/poly}" \
-    "${SMALL_TRAIN[@]}" ${SMALL:+--learning_rate 1e-2} \
+    "${SMALL_TRAIN[@]}" ${SMALL:+--learning_rate 1e-2 --shared_base --base_lr 12e-3} \
     --router_nn_type table --router_mode bernoulli --initial_tau 1 --minimum_tau 1 --anneal_rate 0 "${ARGS[@]}"
