@@ -217,14 +217,11 @@ def test_the_python_example_runs(make_model, tmp_path, monkeypatch):
 
 def test_the_training_loop_of_ones_own_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "task").symlink_to(ROOT / "task")
-    for task in ("swap-travel-command", "opposite-shop-qa"):
-        file = tmp_path / f"data/skill_gym/{task}/{task}_32_100_train.tsv"
-        file.parent.mkdir(parents=True)
-        file.write_text("swap the ends : ada boat\tboat ada\n" * 32)
+    for folder in ("task", "example_scripts"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     blocks = code_blocks(TEXTS[ROOT / "docs/extending.md"], "python")
     (loop,) = (block for block in blocks if "optimizer" in block)
     assert "range(1, 101)" in loop
     exec(compile(loop.replace("range(1, 101)", "range(1, 3)"), "extending.md", "exec"), {})
-    assert "swap-travel-command: stored vector" in capsys.readouterr().out
+    assert "reverse: stored vector" in capsys.readouterr().out
     assert (tmp_path / "models/loop/model.safetensors").is_file()
