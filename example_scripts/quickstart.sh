@@ -30,13 +30,13 @@ done | in_parallel
 
 cat <<EOT
 
-One gym, one seed of each, BARTs of 15,376 parameters that were not pre-trained (experts: as many at a time); beside
-them the means of published gyms (docs/results/conflict.md). 64 train tasks have 16 hidden skills: on half of the rows, an
-input has another answer with each. test: share of right answers on new rows; unseen: on 16 new tasks.
-  one_bart        reads the task's name; on unseen tasks a new name, or ("borrowed name") that of the train task that fits
-                  16 labelled rows best. one_bart_flops: the same with the FLOPs of cross_loss
-  learned         4 experts in each layer; the paper's router, not tuned, learns the expert of each task
-  cross_loss      tasks that lower each other's loss share an expert; an unseen task gets one by 16 labelled rows
+One gym, one run of each (n), by models of which 15,376 parameters answer an example, not pre-trained. Beside them the
+means of published gyms of other seeds (docs/results/conflict.md). 64 train tasks have 16 hidden skills; on half of the
+rows, each skill has another answer. test: share of right answers on new rows; unseen: on 16 new tasks of these skills.
+  one_bart        one model, which reads the name of the task. one_bart_flops: trained for the FLOPs of cross_loss; with a
+                  borrowed name: of the train task that fits 16 labelled rows of the unseen task best
+  learned         4 experts in each layer; the paper's router, not tuned, learns which of them a task uses
+  cross_loss      tasks that lower each other's loss share experts; an unseen task finds its own by 16 labelled rows
 
 EOT
 [ -n "$DRY_RUN" ] || "$PYTHON" example_scripts/quickstart_results.py "$OUT" "$DATA_DIR"

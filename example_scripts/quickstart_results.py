@@ -78,9 +78,9 @@ def score_table(folder: Path, borrowed: float) -> pd.DataFrame:
     for run, setting in PUBLISHED.items():
         gyms = published.loc[setting]
         rows[run] = {"n": 1, **scores_of(folder / run)}
-        rows[run] |= {"gyms": int(gyms["n"]), "their test": gyms["test"], "their unseen": gyms["unseen"]}
+        rows[run] |= {"gyms": int(gyms["n"]), "gyms_test": gyms["test"], "gyms_unseen": gyms["unseen"]}
     gyms = names.loc["half/dense_flops"]
-    row = {"n": 1, "unseen": borrowed, "gyms": int(gyms["gyms"]), "their unseen": gyms["fitting_name"]}
+    row = {"n": 1, "unseen": borrowed, "gyms": int(gyms["gyms"]), "gyms_unseen": gyms["fitting_name"]}
     table = pd.DataFrame.from_dict(rows | {BORROWED: row}, orient="index")
     return table.loc[["one_bart", "one_bart_flops", BORROWED, "learned", "cross_loss"]]
 
