@@ -6,6 +6,7 @@
 Writes table.csv, the mean scores over tasks, beside the runs.
 """
 
+import argparse
 import dataclasses
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from dataloader.encoding import encode
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
 from routing_moe import Routed
+from routing_moe.config.console import reporting_errors
 from routing_moe.evaluation.route_losses import losses_along
 from routing_moe.io.logs import start_logging
 from routing_moe.results.markdown import markdown_table
@@ -122,20 +124,26 @@ Answers to "{text}" in the first task of each skill, new there; right of {skills
 {markdown_table(rows, "true skill")}"""
 
 
-def main(folder: str, gym_folder: str) -> None:
+def main(folder: Path, gym_folder: Path) -> None:
     start_logging()
-    out, gym = Path(folder), Gym(gym_folder)
+    gym = Gym(gym_folder)
     skills = draw_skills(GymSettings(output_dir=gym.folder, **saved_settings(GymSettings, gym.folder)))
     split = load_split(gym.folder / "split.json")
     skill_of = load_json_object(gym.folder / "skill_routes.json", "the skills of a conflict gym")
     skill_of = {task: skill_of[task] for task in split.train}
-    bart, mixture = Routed.load(out / "one_bart_flops"), Routed.load(out / "cross_loss")
-    table = score_table(out, borrowed_score(bart, gym, split.train, split.test))
-    table.to_csv(out / "table.csv", index_label="variant")
+    bart, mixture = Routed.load(folder / "one_bart_flops"), Routed.load(folder / "cross_loss")
+    table = score_table(folder, borrowed_score(bart, gym, split.train, split.test))
+    table.to_csv(folder / "table.csv", index_label="variant")
     print(markdown_table(table.rename_axis("variant")), end="\n\n")
-    groups = load_json_object(out / "cross_loss/deltas/transfer/groups.json", "the groups of transfer")
+    groups = load_json_object(folder / "cross_loss/deltas/transfer/groups.json", "the groups of transfer")
     print(skills_table(gym, skills, skill_of, groups, {"one_bart_flops": bart, "cross_loss": mixture}))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder of the four runs")
+    parser.add_argument("gym", type=Path, help="their gym, in which half of the rows are contested")
+    given = parser.parse_args()
+    with reporting_errors() as result:
+        main(given.folder, given.gym)
+    sys.exit(result.exit_code)
