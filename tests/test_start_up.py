@@ -20,6 +20,7 @@ MISSING_FILE = {
     "conflict-gym bart": "--gym nowhere --output_dir out",
     "train": VECTORS,
     "finetune": "--task_dir nowhere --output_dir out",
+    "adapt": "--base ./nowhere --adapters nowhere --rows nowhere.csv --output_dir out",
     "assemble": "--base ./nowhere --experts a=nowhere b=nowhere --output_dir out",
     "import-gguf": "nowhere.gguf --output_dir out",
     "average": "--runs ./nowhere ./other --output_dir out",

@@ -99,8 +99,12 @@ class Routed:
         if unknown := sorted(set(texts) - set(TEXT_SETTINGS)):
             raise InputError(f"{unknown[0]!r} is no text setting{did_you_mean(unknown[0], TEXT_SETTINGS)}")
         start = find_model(str(place), checkpoint_name)
-        accelerator = make_accelerator(mixed_precision)
-        model = start.load().to(accelerator.device)
+        return cls.of(start.load(), start, make_accelerator(mixed_precision), **texts)
+
+    @classmethod
+    def of(cls, model, start: SavedMixture | SavedPlain, accelerator, **texts: int | bool) -> "Routed":
+        """Returns a loaded model with the tokenizer of `start`. texts: as for `load`."""
+        model.to(accelerator.device)
         tokenizer = load_tokenizer(start.place, model.config.vocab_size)
         defaults = {field.name: field.default for field in dataclasses.fields(TextFlags)}
         positions = model.config.max_position_embeddings

@@ -69,15 +69,18 @@ def read_adapter(base, folder: Path) -> Updates:
     return updates
 
 
-def lora_fields(adapters: Iterable[Updates]) -> dict:
+def lora_fields(adapters: Iterable[Updates], rank: int = 0, targets: str | None = None) -> dict:
     """Returns the fields of a configuration whose experts can have the updates of all adapters.
 
-    The rank is the highest; the scale is that of the updates if it is above 0 and the same for all, else 1.
+    rank, targets: of one more expert. The rank is the highest; the scale is that of the updates if it is
+    above 0 and the same for all, else 1.
     """
     updates = [pair for adapter in adapters for pair in adapter.items()]
-    rank, scales = max(len(A) for _, (A, _, _) in updates), {scale for _, (_, _, scale) in updates}
+    rank = max(rank, *(len(A) for _, (A, _, _) in updates))
+    scales = {scale for _, (_, _, scale) in updates}
     kinds = {"attention" if OF_ATTENTION.search(name) else "feed_forward" for name, _ in updates}
     scale = max(scales) if len(scales) == 1 and max(scales) > 0 else 1.0
+    kinds |= {targets} if targets else set()
     targets = kinds.pop() if len(kinds) == 1 else "all"
     return dict(expert_kind="lora", lora_rank=rank, lora_alpha=scale * rank, lora_targets=targets)
 

@@ -10,7 +10,7 @@ is as in MHR-mu (Caccia et al. 2022); `model/mergers.py` has other mergers.
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -97,8 +97,13 @@ def assemble(settings: AssembleSettings, sources: Mapping[str, Model | Path]):
     return model, notes + keep_texts(model, texts, given_texts(settings), "--experts")
 
 
-def mixture_of_adapters(flag: str, place: str, base: Model, folders: Mapping[str, Path]):
-    """Returns a mixture of the base at a place, with an expert for each adapter. flag: that of adapters."""
+def mixture_of_adapters(
+    flag: str, place: str, base: Model, folders: Mapping[str, Path], others: Sequence[str] = (), **sizes
+):
+    """Returns a mixture of the base at a place, with an expert for each adapter, whose flag is given.
+
+    others: names of further experts, which change nothing. sizes: of one of them, as for `lora_fields`.
+    """
     import torch  # takes seconds
 
     from routing_moe.checkpoints.adapters import fill_expert, lora_fields, read_adapter
@@ -108,8 +113,8 @@ def mixture_of_adapters(flag: str, place: str, base: Model, folders: Mapping[str
     for name, folder in folders.items():
         with problem_context(f"--{flag} {name}: "):
             updates[name] = read_adapter(plain, folder)
-    fields = lora_fields(updates.values()) | dict(weights_seen=base.config.weights_seen)
-    model = routed_by_name(plain, list(folders), **fields)
+    fields = lora_fields(updates.values(), **sizes) | dict(weights_seen=base.config.weights_seen)
+    model = routed_by_name(plain, [*folders, *others], **fields)
     for expert, adapter in enumerate(updates.values()):
         fill_expert(model, expert, adapter)
     refer_to_base(model, place if is_on_hub(place) else base.place)

@@ -21,7 +21,7 @@ VECTORS = "task.task_emb"
 GROUPS = {  # in the order of --help
     "to start with": "add-task train merge finetune answer vectors compare inspect-routes report parallel",
     "gyms": "build-gym list-tasks conflict-gym",
-    "models": "import-gguf assemble average export push",
+    "models": "import-gguf adapt assemble average export push",
     "tables": "show-scores collect-results compute-arg",
     "explain routes": "transfer correlate-routes ablate create-gif",
 }

@@ -21,6 +21,8 @@ JOB_FILE = "job.json"  # what the pieces are of
 # What a change of a checksum in it means.
 CHECKSUMS = {
     "checkpoint": "another checkpoint",
+    "base": "another base",
+    "adapters": "other adapters",
     "data": "other rows",
     "options": "other answer options",
     "routes": "other routes",

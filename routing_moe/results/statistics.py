@@ -140,6 +140,20 @@ def holm(p_M) -> np.ndarray:
     return corrected_M
 
 
+# ---------------------------------------------------------------------------- bootstrap
+
+
+def bootstrap_interval(values_MN: np.ndarray, resamples: int = PERMUTATIONS) -> np.ndarray:
+    """Returns percentile intervals (M, 2) of the means of N values (Efron & Tibshirani 1993, section 13.3).
+
+    All M means are of the same resamples, drawn with seed 0.
+    """
+    rng, n = np.random.default_rng(0), values_MN.shape[1]
+    equal = np.full(n, 1 / n)
+    means_PM = np.array([values_MN @ rng.multinomial(n, equal) / n for _ in range(resamples)])
+    return np.quantile(means_PM, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0).T
+
+
 # ---------------------------------------------------------------------------- permutation tests
 
 
