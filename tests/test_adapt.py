@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dataloader.encoding import TextFormat, encode
 from dataloader.gym import Example
 from routing_moe.answering import adapt as module
-from routing_moe.answering.labelled_rows import folds_of
 from routing_moe.cli.adapt import main
 from routing_moe.results.statistics import bootstrap_interval
 
@@ -193,11 +192,19 @@ def test_an_adapter_is_tuned_from_the_best_or_new_and_the_others_stay(adapt, bas
     assert 0 < (adapted.lora_A[2] - adapted.lora_A[0]).abs().max() < 0.5
 
 
-def test_equal_inputs_are_in_one_fold():
-    folds_R = folds_of(["a", "b", "a", "c", "d", "b"], 2, seed=1)
-    assert folds_R[0] == folds_R[2]
-    assert folds_R[1] == folds_R[5]
-    assert sorted(np.bincount(folds_R[[0, 1, 3, 4]])) == [2, 2]
+def test_equal_inputs_are_in_one_fold(adapt, table, monkeypatch):
+    inputs = ["a", "b", "a", "c", "d", "b"]
+    monkeypatch.setattr(module.Adaptation, "learned", lambda self, rows, best: learned_from(self, rows))
+
+    def learned_from(adaptation, rows):
+        held = {inputs[row] for row in range(6) if row not in rows}
+        assert len(held) == 2
+        assert held.isdisjoint(inputs[row] for row in rows)
+        return adaptation.route("colour")
+
+    rows = table([(text, "x") for text in inputs], "equal.csv")
+    code, found = adapt(names=["colour"], rows=rows, how="mix", folds=2)
+    assert (code, found["rows"]) == (0, 6)
 
 
 def test_the_interval_is_that_of_the_means_of_resamples():

@@ -21,6 +21,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
 from dataloader.atomic_files import folder_lock, write_text
@@ -29,7 +30,6 @@ from dataloader.errors import InputError, counted, in_short
 from dataloader.gym import Example
 from dataloader.progress import ProgressBar
 from routing_moe.answering.export import export_adapter
-from routing_moe.answering.labelled_rows import folds_of
 from routing_moe.answering.queries import Query, RoutedTask
 from routing_moe.answering.routed import Routed
 from routing_moe.checkpoints.adapter_texts import keep_texts
@@ -66,7 +66,10 @@ def adapt(
     command: list[str],
 ) -> None:
     """Writes the adapter to --output_dir, or continues this. texts: how texts are read, as far as known."""
-    out = settings.output_dir
+    out, inputs = settings.output_dir, {example.input for example in examples}
+    if settings.how != CHOOSE and len(inputs) < settings.folds:
+        found = counted(len(inputs), "different input")
+        raise InputError(f"--folds is {settings.folds}, but the rows have {found}; give fewer folds")
     if out.is_dir() and any(out.iterdir()) and not (out / JOB_FILE).exists():
         raise InputError(f"--output_dir {out} holds other files; name a new folder")
     pieces = JobFolder(out / "losses", load_array, "compute it again", ".npy", partial(quote, safe=""))
@@ -80,7 +83,7 @@ def adapt(
         route_LE, chosen, report = adaptation.run()
         seen = counted(len(examples), "labelled row")
         description, rows = f"{chosen} of {len(folders)} adapters and the base", len(route_LE)
-        task = RoutedTask(settings.name, route_LE, description, seen, rows, str(base.place))
+        task = RoutedTask(settings.task, route_LE, description, seen, rows, str(base.place), sorted(inputs))
         with replacing_directory(out) as finished:
             rank, error = export_adapter(adaptation.routed, task, finished, settings.rank)
             shutil.copytree(pieces.folder, finished / pieces.folder.name)
@@ -100,8 +103,6 @@ class Adaptation:
     def __init__(self, settings: AdaptSettings, examples: list[Example], base: Model, folders, texts, pieces):
         self.settings, self.examples, self.pieces = settings, examples, pieces
         self.candidates, others, sizes = [BASE, *folders], [BASE], {}
-        if settings.how != CHOOSE:
-            self.folds_R = folds_of([example.input for example in examples], settings.folds, settings.seed)
         if settings.how == TUNE:
             others, sizes = [BASE, TUNED], dict(rank=settings.lora_rank, targets=settings.lora_targets)
         self.model = mixture_of_adapters("adapters", settings.base, base, folders, others, **sizes)
@@ -109,7 +110,7 @@ class Adaptation:
         self.routed = Routed.of(self.model, base, make_accelerator(settings.mixed_precision))
         self.experts = {name: expert for expert, name in enumerate([*folders, *others])}
         task_id = self.model.config.task_names.index(others[-1])  # training steps are along its route
-        of_task = self.routed.tokenizer, self.routed.text_format, {settings.name: task_id}
+        of_task = self.routed.tokenizer, self.routed.text_format, {settings.task: task_id}
         self.rows = encode(examples, *of_task)
 
     def run(self) -> tuple[Tensor, str, dict]:
@@ -143,9 +144,10 @@ class Adaptation:
 
     def fold_losses(self, losses_CR: np.ndarray) -> np.ndarray:
         """Returns (2, R) the losses along what was learned from other folds, and along the best on these."""
-        losses_2R = np.zeros((2, len(self.examples)))
-        for fold in ProgressBar(range(self.settings.folds), "folds", self.settings.folds, unit="fold"):
-            held, seen = (np.flatnonzero((self.folds_R == fold) == part) for part in (True, False))
+        losses_2R, inputs = np.zeros((2, len(self.examples))), [example.input for example in self.examples]
+        folds = GroupKFold(self.settings.folds, shuffle=True, random_state=self.settings.seed)
+        parts = folds.split(inputs, groups=inputs)  # rows of equal input are in one fold
+        for fold, (seen, held) in ProgressBar(enumerate(parts), "folds", self.settings.folds, unit="fold"):
             best, piece = int(losses_CR[:, seen].mean(axis=1).argmin()), f"(fold {fold + 1})"
             if (found := self.pieces.finished(piece)) is None:
                 found = self.losses(self.learned(seen, self.candidates[best]), held)
@@ -168,7 +170,7 @@ class Adaptation:
         """Returns whether the best option of each row is accepted, 0 or 1; NaN without options."""
         if not self.examples[0].options:
             return np.full(len(self.examples), np.nan)
-        task = RoutedTask(self.settings.name, route_LE, "", "", 0, str(self.routed.place))
+        task = RoutedTask(self.settings.task, route_LE, "", "", 0, str(self.routed.place))
         answers = self.routed.answers(task, [Query(e.input, e.options) for e in self.examples])
         return np.array([a.answer in e.outputs for a, e in zip(answers, self.examples, strict=True)], float)
 
@@ -177,7 +179,7 @@ class Adaptation:
         settings, examples, accelerator = self.settings, self.rows.subset(rows), self.routed.accelerator
         if settings.how == MIX:
             how = dict(steps=settings.steps, rate=settings.rate or 0.1, seed=settings.seed)
-            choice = learn_route(self.model, settings.name, examples, accelerator=accelerator, **how)
+            choice = learn_route(self.model, settings.task, examples, accelerator=accelerator, **how)
             return torch.from_numpy(choice.route_LE).float().to(self.model.device)
         self.start_tuning(BASE if settings.tune_from == "new" else best)
         # Without weight decay, the gradients of the other experts, which are 0, leave them as they are.

@@ -1,14 +1,12 @@
-"""Labelled rows of a table, and their division into folds. Does not import torch."""
+"""Labelled rows of a table. Does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from dataloader.building.downloads import Downloads
 from dataloader.building.tables import Template, Templates, column_of, examples_of, read_table
-from dataloader.errors import InputError, counted, problem_context
+from dataloader.errors import problem_context
 from dataloader.gym import Example
 from dataloader.task_files import malformed_lines
 from routing_moe.answering.tables import OPTIONS_COLUMN
@@ -34,14 +32,3 @@ def labelled_rows(
     if malformed:
         raise malformed_lines(Path(source), malformed)
     return [Example(task, task, text, tuple(answers.split("\t")), *others) for text, answers, *others in rows]
-
-
-def folds_of(inputs: Sequence[str], folds: int, seed: int) -> np.ndarray:
-    """Returns the fold (R,) of each row, the same for equal inputs. Raises InputError if they are too few."""
-    distinct = list(dict.fromkeys(inputs))
-    if len(distinct) < folds:
-        found = counted(len(distinct), "different input")
-        raise InputError(f"--folds is {folds}, but the rows have {found}; give more rows, or fewer folds")
-    drawn = np.random.default_rng(seed).permutation(len(distinct)) % folds
-    fold_of = dict(zip(distinct, drawn.tolist(), strict=True))
-    return np.array([fold_of[text] for text in inputs])

@@ -10,6 +10,8 @@ intervals. What is learned from the rows is judged on folds that it was not lear
 """
 
 import logging
+from dataclasses import replace
+from pathlib import Path
 
 from dataloader.errors import InputError, problem_context
 from routing_moe.answering.labelled_rows import labelled_rows
@@ -17,6 +19,7 @@ from routing_moe.checkpoints.adapter_places import adapter_folders, check_are_ad
 from routing_moe.checkpoints.adapter_texts import texts_of_adapters
 from routing_moe.checkpoints.assemble import find_base
 from routing_moe.config.adapt import AdaptSettings
+from routing_moe.config.assemble import named_places
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import command_line
 from routing_moe.config.shared import given_texts
@@ -26,25 +29,27 @@ log = logging.getLogger("routing_moe")
 
 def main(argv: list[str] | None = None) -> int:
     def run(settings: AdaptSettings) -> None:
-        rows = settings.rows, settings.name, settings.input, settings.output, settings.options
-        examples, places = labelled_rows(*rows), settings.places
+        settings = replace(settings, task=settings.task or Path(settings.rows).stem)
+        rows = settings.rows, settings.task, settings.input, settings.output, settings.options
+        examples, places = labelled_rows(*rows), named_places("adapters", settings.adapters, unnamed=True)
         if brackets := [name for name in places if name.startswith("(")]:
-            raise InputError(
-                f"--adapters {brackets[0]}=: names in brackets are those of the base and of folds"
-            )
+            raise InputError(f"--adapters {brackets[0]}: names in brackets are those of the base and folds")
         with problem_context("--base "):
             base = find_base(settings.base)
         folders = adapter_folders("adapters", places)
         check_are_adapters("adapters", places, folders)
         notes = notes_on_bases("adapters", settings.base, base, folders)
-        texts = (texts_of_adapters(folders)[0] or {}) | given_texts(settings)
+        texts, different = texts_of_adapters(folders)
+        notes += [] if texts else different[-1:]
 
         # These import torch, after the checks: it takes seconds.
         from routing_moe.answering.adapt import adapt
         from routing_moe.io.logs import start_logging
 
         start_logging()
-        log.info("\n".join(notes)) if notes else None
+        for note in notes:
+            log.info("%s", note)
+        texts = (texts or {}) | given_texts(settings)
         adapt(settings, examples, base, folders, texts, command_line(AdaptSettings, argv))
 
     return run_command(run, AdaptSettings, argv, __doc__, kept)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from routing_moe.config.assemble import named_places
 from routing_moe.config.choices import LORA_TARGETS, PRECISIONS
 from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED, Range, group
 from routing_moe.config.shared import GivenTexts
@@ -40,13 +39,3 @@ class AdaptSettings(GivenTexts):
     rank: int | None = CHOICE(None, "highest rank of the written adapter; it is then the nearest one, whose error is reported (default: that of what was chosen)", range=AT_LEAST_1)
     output_dir: Path = CHOICE(REQUIRED, "folder of the adapter, adapt.json and losses/; the same call continues it")
 # fmt: on
-
-    @property
-    def places(self) -> dict[str, str]:
-        """{name: place} of the adapters."""
-        return named_places("adapters", self.adapters, unnamed=True)
-
-    @property
-    def name(self) -> str:
-        """The name of the task."""
-        return self.task or Path(self.rows).stem

@@ -140,9 +140,6 @@ def holm(p_M) -> np.ndarray:
     return corrected_M
 
 
-# ---------------------------------------------------------------------------- bootstrap
-
-
 def bootstrap_interval(values_MN: np.ndarray, resamples: int = PERMUTATIONS) -> np.ndarray:
     """Returns percentile intervals (M, 2) of the means of N values (Efron & Tibshirani 1993, section 13.3).
 
