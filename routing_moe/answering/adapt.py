@@ -40,7 +40,7 @@ from routing_moe.config.train import learning_rate_of
 from routing_moe.evaluation.route_losses import losses_along
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.arrays import load_array
-from routing_moe.io.files import npy_bytes, replacing_directory
+from routing_moe.io.files import npy_bytes, replacing_directory, restore_previous
 from routing_moe.io.job_folder import JOB_FILE, JobFolder, keep_same_job
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.injection import OF_ATTENTION
@@ -70,6 +70,7 @@ def adapt(
     if settings.how != CHOOSE and len(inputs) < settings.folds:
         found = counted(len(inputs), "different input")
         raise InputError(f"--folds is {settings.folds}, but the rows have {found}; give fewer folds")
+    restore_previous(out)
     if out.is_dir() and any(out.iterdir()) and not (out / JOB_FILE).exists():
         raise InputError(f"--output_dir {out} holds other files; name a new folder")
     pieces = JobFolder(out / "losses", load_array, "compute it again", ".npy", partial(quote, safe=""))
@@ -81,9 +82,9 @@ def adapt(
             return log.info("finished already: %s", out / ADAPT_FILE)
         adaptation = Adaptation(settings, examples, base, folders, texts, pieces)
         route_LE, chosen, report = adaptation.run()
-        seen = counted(len(examples), "labelled row")
-        description, rows = f"{chosen} of {len(folders)} adapters and the base", len(route_LE)
-        task = RoutedTask(settings.task, route_LE, description, seen, rows, str(base.place), sorted(inputs))
+        description = f"{chosen} of {len(folders)} adapters and the base"
+        found = description, counted(len(examples), "labelled row"), adaptation.model.config.encoder_rows
+        task = RoutedTask(settings.task, route_LE, *found, str(base.place), sorted(inputs))
         with replacing_directory(out) as finished:
             rank, error = export_adapter(adaptation.routed, task, finished, settings.rank)
             shutil.copytree(pieces.folder, finished / pieces.folder.name)
