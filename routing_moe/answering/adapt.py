@@ -92,7 +92,7 @@ def adapt(
             report |= {"chosen": chosen, "rank": rank, "relative_error": error}
             content = describe_run(settings.to_dict(), command) | report
             write_text(finished / ADAPT_FILE, json.dumps(content, indent=1, default=str))
-        log.info("written: %s; adapter of rank %d (relative error %.2g): %s", chosen, rank, error, out)
+        log.info("wrote %s to %s", chosen, out)
 
 
 class Adaptation:
