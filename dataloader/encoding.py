@@ -4,10 +4,11 @@ A decoder-only model reads both as one sequence: the input, which does not end, 
 Token ids are one flat int32 array with offsets. Padding is added per batch, to its longest text.
 """
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
 
 import numpy as np
 from jinja2 import TemplateError  # which torch needs, too
@@ -15,12 +16,15 @@ from jinja2 import TemplateError  # which torch needs, too
 from dataloader.errors import InputError, did_you_mean, in_brief
 from dataloader.gym import Example
 from dataloader.progress import ProgressBar
+from dataloader.task_files import Turns, trimmed
 
 IGNORED_LABEL = -100  # the label value that the losses of torch and transformers ignore
 TEXTS_PER_CALL = 4096  # bounds the Python lists that the tokenizer returns
 HIDDEN_NAME = "task"  # replaces every task name with hide_task_names
 PROGRESS_FROM = 20_000  # texts; fewer are tokenized too quickly for a progress bar
 MESSAGE = "[[message]]"  # stands for an input in a chat template
+EARLIER = re.compile(r"\[\[message (\d+)\]\]")  # stand for the turns before it
+AS_TEXT = dict(add_special_tokens=False, split_special_tokens=True)
 # Before a chat template: prompts of another day are the same (Llama 3, SmolLM3).
 SAME_DAY = (
     "{%- macro strftime_now(format) -%}26 {{ 'Jul' if '%b' in format else 'July' }} 2024{%- endmacro -%}"
@@ -65,15 +69,24 @@ class TextFormat:
 
     def source(self, example: Example) -> str:
         """Returns the text of an input. The leading space is part of the format, but not of a message."""
+        if example.before and self.prompt_format != "chat":
+            how = "a decoder-only model and --prompt_format chat"
+            raise InputError(f"{example.sample}: its rows are chats of several turns, which need {how}")
         prefix = f" [{HIDDEN_NAME if self.hide_task_names else example.task}]"
         return self._written(f"{'' if self.no_prefix else prefix} {example.input}")
 
+    def turns(self, before: Turns = ()) -> list[dict]:
+        """Returns the turns before an input; their own message of the system replaces `system`."""
+        has_own = bool(before) and before[0]["role"] == "system"
+        turns = [] if has_own or self.system is None else [{"role": "system", "content": self.system}]
+        return turns + [turn | {"content": self._written(turn["content"])} for turn in before]
+
     def target(self, output: str) -> str:
-        """Returns the text of one answer."""
-        return self._written(f" {output}")
+        """Returns the text of one answer. An indent takes the place of the leading space."""
+        return self._written(output if output[:1].isspace() else f" {output}")
 
     def _written(self, text: str) -> str:
-        text = text.strip() if self.prompt_format == "chat" else text
+        text = trimmed(text) if self.prompt_format == "chat" else text
         return text.lower() if self.do_lowercase else text
 
 
@@ -94,6 +107,10 @@ class Ragged:
         return self.flat[self.offsets[index] : self.offsets[index + 1]]
 
     @classmethod
+    def of(cls, rows: Sequence[np.ndarray]) -> "Ragged":
+        return cls(np.concatenate([np.zeros(0, dtype=np.int32), *rows]), _offsets(list(map(len, rows))))
+
+    @classmethod
     def joined(cls, parts: Sequence["Ragged"]) -> "Ragged":
         """Returns the rows of all parts, one part after the other."""
         flat = [part.flat for part in parts] or [np.zeros(0, dtype=np.int32)]
@@ -105,8 +122,7 @@ class Ragged:
 
     def subset(self, indices: np.ndarray) -> "Ragged":
         """Returns the given rows, in this order."""
-        flat = np.concatenate([self.flat[:0], *(self[i] for i in indices)])
-        return Ragged(flat, _offsets(self.lengths[indices]))
+        return Ragged.of([self[i] for i in indices])
 
     def padded(
         self, indices: np.ndarray, fill: int, width: int | None = None, at_left: bool = False
@@ -271,7 +287,7 @@ def encode(
     targets = [text_format.target(output) for example in examples for output in example.outputs]
     n_outputs = [len(example.outputs) for example in examples]
     return EncodedExamples(
-        sources=_tokenize(sources, tokenizer, text_format, "inputs"),
+        sources=_tokenize(sources, tokenizer, text_format, "inputs", [each.before for each in examples]),
         outputs=_tokenize(targets, tokenizer, text_format, "outputs"),
         first_output=_offsets(n_outputs),
         task_ids_N=np.array([task_ids[example.task] for example in examples], dtype=np.int64),
@@ -290,40 +306,45 @@ def encode_options(options: Sequence[Sequence[str]], tokenizer, text_format: Tex
     )
 
 
-def _tokenize(texts: list[str], tokenizer, text_format: TextFormat, what: str) -> Ragged:
-    """Returns the token ids of the texts, cut between the tokens around them. what: "inputs" or others."""
+def _tokenize(texts: list[str], tokenizer, text_format: TextFormat, what: str, earlier=()) -> Ragged:
+    """Returns the token ids of the texts, cut between the tokens around them.
+
+    what: "inputs" or others. earlier: of inputs, the turns before each.
+    """
     limit = "max_input_length" if what == "inputs" else "max_output_length"
     before, lead, after = _around(texts, tokenizer, text_format, what == "inputs")
     room = getattr(text_format, limit) - len(before) - len(after)
-    if room <= len(lead.strip()):  # a token has a character or more, and the lead is not cut
+    if room <= len(tokenizer(lead.strip(" "), **AS_TEXT)["input_ids"]):  # the lead is not cut
         taken = f"{len(before)} + {len(after)} tokens are around every text"
         raise InputError(f"--{limit} is {getattr(text_format, limit)}, but {taken}")
     tokenizer.truncation_side = "right"  # at the left there may be the lead
-    pieces: list[np.ndarray] = []
-    lengths: list[int] = []
-    progress = ProgressBar(
-        total=len(texts), desc=f"tokenizing {what}", unit="text", disable=len(texts) <= PROGRESS_FROM
-    )
-    for start in range(0, len(texts), TEXTS_PER_CALL):
-        chunk = texts[start : start + TEXTS_PER_CALL]
-        rows = tokenizer(
-            [lead + text for text in chunk],
-            add_special_tokens=False,
-            truncation=True,
-            max_length=room,
-            padding=False,
-            return_attention_mask=False,
-            split_special_tokens=True,
-        )["input_ids"]
-        rows = [[*before, *row, *after] for row in rows]
-        lengths += [len(row) for row in rows]
-        pieces.append(np.fromiter((token for row in rows for token in row), dtype=np.int32))
-        progress.update(len(chunk))
-    progress.close()
+    rows: list[np.ndarray] = []
+    is_quiet = len(texts) <= PROGRESS_FROM
+    with ProgressBar(total=len(texts), desc=f"tokenizing {what}", unit="text", disable=is_quiet) as progress:
+        for start in range(0, len(texts), TEXTS_PER_CALL):
+            chunk = [lead + text for text in texts[start : start + TEXTS_PER_CALL]]
+            found = tokenizer(chunk, truncation=True, max_length=room, padding=False, **AS_TEXT)["input_ids"]
+            rows += [np.array([*before, *row, *after], dtype=np.int32) for row in found]
+            progress.update(len(chunk))
+    for i, turns in enumerate(earlier):
+        if turns and text_format.prompt_format == "chat":
+            rows[i] = _with_turns(texts[i], text_format.turns(turns), tokenizer, text_format)
     if tokenizer.is_fast:  # otherwise every checkpoint would save the maximum length
         tokenizer.backend_tokenizer.no_truncation()
-    flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
-    return Ragged(flat, _offsets(lengths))
+    return Ragged.of(rows)
+
+
+def _with_turns(text: str, turns: list[dict], tokenizer, text_format: TextFormat) -> np.ndarray:
+    """Returns the tokens of a text after its turns: if too many, without the oldest of user and assistant."""
+    own, turns = (turns[:1], turns[1:]) if turns[0]["role"] == "system" else ([], turns)
+    while turns:
+        before, lead, after = around_message(tokenizer, own + turns)
+        row = [*before, *tokenizer(lead + text, **AS_TEXT)["input_ids"], *after]
+        if len(row) <= text_format.max_input_length:
+            return np.array(row, dtype=np.int32)
+        turns = turns[2:]
+    alone = replace(text_format, system=own[0]["content"] if own else None)
+    return _tokenize([text], tokenizer, alone, "inputs")[0]
 
 
 def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bool) -> tuple[list, str, list]:
@@ -337,7 +358,7 @@ def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bo
             raise InputError("the tokenizer has no end token (eos_token), with which answers end")
         return [], "", [tokenizer.eos_token_id]
     if text_format.prompt_format == "chat":
-        return around_message(tokenizer, text_format.system)
+        return around_message(tokenizer, text_format.turns())
     asked = dict(split_special_tokens=True, return_special_tokens_mask=True)
     sample = tokenizer(max(texts, key=len, default="")[:80], **asked)
     tokens, own = sample["input_ids"], np.flatnonzero(np.array(sample["special_tokens_mask"]) == 0)
@@ -351,14 +372,13 @@ def _around(texts: list[str], tokenizer, text_format: TextFormat, are_inputs: bo
     return before, lead, [] if text_format.decoder_only else after
 
 
-def rendered(tokenizer, message: str, system: str | None = None) -> str:
+def rendered(tokenizer, message: str, turns: Sequence[dict] = ()) -> str:
     """Returns a message of the user in the tokenizer's chat template, up to where the answer begins.
 
-    system: the message before it; None: the template's own, if any. Raises InputError.
+    turns: those before it, such as one of the system; (): the template's own, if any. Raises InputError.
     """
     if not tokenizer.chat_template:
         raise InputError("--prompt_format chat: the tokenizer has no chat template; give crossfit")
-    turns = [] if system is None else [{"role": "system", "content": system}]
     try:
         text = tokenizer.apply_chat_template(
             [*turns, {"role": "user", "content": message}],
@@ -370,29 +390,39 @@ def rendered(tokenizer, message: str, system: str | None = None) -> str:
     except (TemplateError, TypeError, ValueError) as error:  # of jinja, or of what a template calls
         problem = f"template of {tokenizer.name_or_path}: {in_brief(error)}"
         raise InputError(f"--prompt_format chat: {problem}; give crossfit") from None
-    if system is not None and system.strip() not in text:
-        raise InputError(f"--system: the chat template of {tokenizer.name_or_path} shows no system message")
+    if missing := [turn["role"] for turn in turns if turn["content"].strip() not in text]:
+        which = f"the chat template of {tokenizer.name_or_path} shows no {missing[0]} message"
+        raise InputError(f"--prompt_format chat: {which}")
     return text
 
 
-def around_message(tokenizer, system: str | None = None) -> tuple[list, str, list]:
-    """Returns `_around` of a message of the user in a chat template.
+def around_message(tokenizer, turns: Sequence[dict] = ()) -> tuple[list, str, list]:
+    """Returns `_around` of a message of the user in a chat template. turns: those before it.
 
     What follows the template's last special token is tokenized with the message: a tokenizer of SentencePiece
-    (Llama 2, Mistral) adds a space to each part.
+    (Llama 2, Mistral) adds a space to each part. A special token that a turn spells is text.
     """
-    parts = rendered(tokenizer, MESSAGE, system).split(MESSAGE)
+    marks = [turn | {"content": f"[[message {i}]]"} for i, turn in enumerate(turns)]
+    parts = rendered(tokenizer, MESSAGE, marks).split(MESSAGE)
     if len(parts) != 2:
         raise InputError(f"--prompt_format chat: the chat template has the message {len(parts) - 1} times")
     before, after = parts
-    ends = (before.rfind(token) + len(token) for token in tokenizer.get_added_vocab() if token in before)
+    if len(EARLIER.findall(before)) != len(turns):
+        raise InputError("--prompt_format chat: the chat template has a turn twice, or after a later one")
+    added = tokenizer.get_added_vocab()
+    ends = (before.rfind(token) + len(token) for token in added if token in before)
     start = max(ends, default=0)
     first, lead = before[:start], before[start:]
-    texts = first, after, lead + MESSAGE, lead + MESSAGE + after
-    first, after, message, whole = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
+    fill = partial(EARLIER.sub, lambda mark: turns[int(mark[1])]["content"])
+    special = "|".join(map(re.escape, sorted(added, key=len, reverse=True)))
+    tokens = []
+    for part in filter(None, re.split(f"({special})", first)):  # special tokens in turns are text
+        tokens += [added[part]] if part in added else tokenizer(fill(part), **AS_TEXT)["input_ids"]
+    texts = after, lead + MESSAGE, lead + MESSAGE + after
+    after, message, whole = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
     if whole[: len(message)] == message:  # else a token has a part of both
         after = whole[len(message) :]
-    return first, lead, after
+    return tokens, fill(lead), after
 
 
 def _offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,12 +20,12 @@ import numpy as np
 from dataloader.errors import InputError, Problems, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_problem
-from dataloader.task_files import read_task_file
+from dataloader.task_files import Turns, read_task_file, whole_text
 from dataloader.task_splits import PUBLISHED_SPLITS, SECTIONS, load_split
 from dataloader.templates import dataset_of
 
 PARTS = ("train", "dev", "test")
-PROVENANCE = "source.json"  # of a task: {seed: source of the sample's rows}, of `add-task` also its "input"
+PROVENANCE = "source.json"  # of a task: {seed: source of the sample's rows}, of `add-task` also "input"
 SPLITS = "splits"  # folder in a built gym: the published splits without the tasks that the gym lacks
 
 _FILE_NAME = re.compile(r"(?P<sample>.+)_(?P<part>train|dev|test)\.(?:tsv|jsonl)")
@@ -40,6 +40,12 @@ class Example:
     input: str
     outputs: tuple[str, ...]
     options: tuple[str, ...] = ()
+    before: Turns = field(default=(), repr=False)  # of a chat; checksums of grids are of the others' repr
+
+    @property
+    def whole_text(self) -> str:
+        """The input after the turns before it."""
+        return whole_text(self.input, self.before)
 
 
 def evenly_spread(examples: list, most: int | None) -> list:
@@ -117,8 +123,8 @@ class Gym:
             raise InputError(problems)
         return pooled
 
-    def templates(self, tasks: Iterable[str]) -> dict[str, str]:
-        """Returns {task: template of its inputs} of the tasks that `add-task` has made from a table."""
+    def templates(self, tasks: Iterable[str]) -> dict[str, str | dict]:
+        """Returns {task: `Template.kept` of its inputs} of the tasks that `add-task` has made."""
         files = {task: self.folder / task / PROVENANCE for task in tasks}
         read = {task: load_json_object(path, "sources") for task, path in files.items() if path.is_file()}
         return {task: sources["input"] for task, sources in read.items() if "input" in sources}

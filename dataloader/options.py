@@ -103,7 +103,7 @@ def label_set(train: Sequence[Example]) -> tuple[str, ...]:
     Rows that occur in several samples count once. The share of new examples with an unseen answer is
     estimated by the share of examples whose answer occurs once (Good 1953, Biometrika 40, section 2).
     """
-    rows = {(example.input, example.outputs[0]) for example in train}
+    rows = {(example.whole_text, example.outputs[0]) for example in train}
     counts = Counter(answer for _, answer in rows)
     once = sum(count == 1 for count in counts.values())
     few = len(counts) > 1 and len(rows) >= LEAST_PER_LABEL * len(counts)

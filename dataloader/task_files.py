@@ -2,12 +2,14 @@
 
     x_train.tsv      a line: input TAB answer [TAB another answer ...]
     x_train.jsonl    a line: {"input": "...", "outputs": ["answer", ...], "options": ["answer", "other", ...]}
+                     of a chat, also "before": [{"role": ..., "content": "..."}, ...]
 
 Both are UTF-8. JSON texts may contain tabs and line breaks, TSV texts may not.
 """
 
 import codecs
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,10 @@ from dataloader.jsonfile import kind_of, parse_json_object
 PROBLEMS_SHOWN = 5  # of one file
 
 Row = tuple[str, tuple[str, ...]]  # input, accepted answers
-RowWithOptions = tuple[str, tuple[str, ...], tuple[str, ...]]  # ... and options; () for none
+JsonRow = tuple  # ... and options, () for none; and the turns before the input, if there are any
+Turns = tuple[dict[str, str], ...]  # {"role": ..., "content": ...} each
+
+_CHAT = re.compile(r"(system )?(user assistant )*(user )?")
 
 
 def malformed_lines(path: Path, lines: list[tuple[int, str]]) -> InputError:
@@ -29,9 +34,7 @@ def malformed_lines(path: Path, lines: list[tuple[int, str]]) -> InputError:
     return InputError("\n  ".join([head, *shown]))
 
 
-def read_task_file(
-    path: str | os.PathLike, skip_malformed: bool = False
-) -> tuple[list[Row | RowWithOptions], int]:
+def read_task_file(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[Row | JsonRow], int]:
     """Returns the rows of a .jsonl or .tsv file and the number of skipped lines, by the functions below."""
     return (read_jsonl if Path(path).suffix == ".jsonl" else read_tsv)(path, skip_malformed)
 
@@ -46,10 +49,10 @@ def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[lis
     return _read_lines(path, _parse_fields, "input TAB answer", skip_malformed)
 
 
-def read_jsonl(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[RowWithOptions], int]:
+def read_jsonl(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[JsonRow], int]:
     """Reads a JSON-lines file; returns ([(input, (answer, ...), (option, ...)), ...], skipped lines).
 
-    Spaces around a text are removed; tabs and line breaks inside it are kept. "options" may be missing or
+    A fourth value are the turns before the input, if any. Texts are `trimmed`. "options" may be missing or
     null; otherwise they must include an accepted answer. Malformed lines are handled as in `read_tsv`.
     """
     return _read_lines(path, _parse_json, '{"input": text, "outputs": [text, ...]}', skip_malformed)
@@ -103,15 +106,17 @@ def _parse_fields(text: str) -> Row:
     return source, outputs
 
 
-def _parse_json(text: str) -> RowWithOptions:
+def _parse_json(text: str) -> JsonRow:
     line = parse_json_object(text)
     if missing := [key for key in ("input", "outputs") if key not in line]:
         raise ValueError(f'no "{missing[0]}" (its keys: {", ".join(line) or "none"})')
-    return checked_row(line["input"], line["outputs"], line.get("options"))
+    row = checked_row(line["input"], line["outputs"], line.get("options"))
+    before = checked_turns(line.get("before") or [], "before", are_before=True)
+    return (*row, before) if before else row
 
 
-def checked_row(source, outputs, options=None) -> RowWithOptions:
-    """Returns the texts without outer white space. Raises ValueError for one that is no text, or empty."""
+def checked_row(source, outputs, options=None) -> JsonRow:
+    """Returns the `trimmed` texts. Raises ValueError for one that is no text, or empty."""
     accepted = _checked_texts(outputs, "outputs")
     offered = () if options is None else _checked_texts(options, "options")
     if options is not None and len(set(offered)) < max(2, len(offered)):
@@ -133,4 +138,41 @@ def _checked_text(value, name: str) -> str:
         raise ValueError(f'"{name}" is {kind_of(value)}, expected a string')
     if not value.strip():
         raise ValueError(f'"{name}" is empty')
-    return value.strip()
+    return trimmed(value)
+
+
+def trimmed(text: str) -> str:
+    """Returns the text without empty lines around it, spaces at its end and a single space before it.
+
+    More white space at its start is an indent, as of code, and stays.
+    """
+    text = re.sub(r"\A\s*[\r\n]", "", text).rstrip()
+    return text[1:] if re.match(r" \S", text) else text
+
+
+# ---------------------------------------------------------------------------- chats
+
+
+def checked_turns(value, name: str, are_before: bool = False) -> Turns:
+    """Returns the turns of a chat, or those before the user's last. name: of the value. Raises ValueError."""
+    if not isinstance(value, list) or not all(isinstance(turn, dict) and "role" in turn for turn in value):
+        raise ValueError(f'"{name}" is {kind_of(value)}, expected a list of {{"role": ..., "content": ...}}')
+    roles = [turn["role"] for turn in value]
+    if not _CHAT.fullmatch("".join(f"{role} " for role in roles)) or (are_before and roles[-1:] == ["user"]):
+        order = "user and assistant in turn, after one or no system" + are_before * ", up to the assistant"
+        raise ValueError(f'the roles in "{name}" are {", ".join(map(str, roles))}; expected {order}')
+    contents = [_checked_text(turn.get("content"), f"{name}[{i}][content]") for i, turn in enumerate(value)]
+    return tuple({"role": r, "content": content} for r, content in zip(roles, contents, strict=True))
+
+
+def last_input(turns: Turns) -> tuple[str, Turns]:
+    """Returns the user's last text and the turns before it, without an answer to it. Raises ValueError."""
+    turns = turns[:-1] if turns and turns[-1]["role"] == "assistant" else turns
+    if not turns or turns[-1]["role"] != "user":
+        raise ValueError("the chat has no turn of the user")
+    return turns[-1]["content"], turns[:-1]
+
+
+def whole_text(text: str, before: Turns) -> str:
+    """Returns a text after the turns before it, each on lines of its own."""
+    return "\n".join([*(turn["content"] for turn in before), text])

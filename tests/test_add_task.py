@@ -46,6 +46,26 @@ def test_quotation_marks_in_a_tsv_file_are_text_unless_they_fit_around_cells(add
         assert texts <= {line.split("\t")[0] for line in lines}
 
 
+def test_quotation_marks_in_a_tsv_file_join_no_rows(add):
+    bare = [f"{chr(34) * (i % 9 == 4)}t{i}{chr(34) * (i % 9 == 8)}\t{i}\tgood\n" for i in range(45)]
+    cells = [f'"t{i}\nof\ta text"\t{i}\tgood\n' for i in range(45)]
+    for name, rows in (("bare", [*bare, "malformed\n"]), ("cells", cells)):
+        Path(f"{name}.tsv").write_text("text\tyear\tverdict\n" + "".join(rows))
+        flags = dict(input="{text}", sample_by="row", k=18, samples=1, skip_malformed=True)
+        assert add(**{"from": f"{name}.tsv"}, gym=name, **flags) == 0
+        assert sum(len(examples(gym=name, part=part)) for part in ("train", "dev", "test")) == 45
+
+
+def test_an_answer_in_nearly_every_input_is_a_warning(add, capsys):
+    rows = [
+        {"text": f"t{i}", "a": f"a{i}", "some": [f"a{i}", f"b{i}"][:: 1 - 2 * (i % 2)]} for i in range(40)
+    ]
+    table = write_table(Path("t.jsonl"), rows)
+    for field, warned in (("a", True), ("some", False)):
+        assert add(**{"from": table}, name=field, input=f"{{text}} {{{field}}}", output="{a}") == 0
+        assert ("{a} of the input is the answer in 40 of 40 rows" in capsys.readouterr().err) == warned
+
+
 def test_several_answers_come_from_a_list_a_key_or_columns(add):
     rows = [{"q": f"q {i}", "all": [f"a{i}", f"b{i} "], "a": f"a{i}", "b": f"b{i}"} for i in range(20)]
     rows += [{"q": f"q {i}", "all": [f"a{i}"], "a": f"a{i}", "b": None} for i in range(20, 30)]

@@ -230,6 +230,7 @@ def test_a_line_is_an_object_whose_texts_keep_tabs_and_line_breaks(write):
         [("a\tb\nc", ("yes", "no\nnot"), ("no\nnot", "maybe")), ("x", ("y",), ())],
         0,
     )
+    assert read_jsonl(write("t.jsonl", line("\n \n    a\n\tb \n")))[0][0][0] == "    a\n\tb"
     assert read_jsonl(write("t.jsonl", line(options=None)))[0] == [("q", ("yes",), ())]
     assert read_jsonl(write("t.jsonl", f"{line()}\r\n{line()}"))[0] == [("q", ("yes",), ())] * 2
 
@@ -246,6 +247,7 @@ WRONG = [
     *UNUSUAL_JSON,
     (line(options=["no", "yes", " no"]), '"options" are not two or more different texts'),
     (line(options=["no", "maybe"]), "\"options\" holds none of the outputs ('yes' is not among them)"),
+    (line(before=[{"role": "user"}]), 'the roles in "before" are user; expected user and assistant in turn'),
     ("", "blank line"),
 ]
 

@@ -68,7 +68,6 @@ TOKENIZERS = {
     "start": lambda: decoder_only_tokenizer(TEXTS, has_start=True),
     "padding is the end": lambda: without_padding(TEXTS),
     "bytes": ByT5Tokenizer,  # a slow tokenizer, which would end every text
-    "chat": lambda: decoder_only_tokenizer(TEXTS, has_start=True),
 }
 EXAMPLES = [
     Example("colour", "c", text, answers)
@@ -81,25 +80,18 @@ AS_TEXT = dict(add_special_tokens=False, split_special_tokens=True)
 
 def slow_tokens(tokenizer, kind: str, example: Example, answer: str) -> tuple[list, list]:
     """Returns the tokens of an input and of its answer, each cut to LIMIT."""
-    words = tokenizer(f" {answer}".strip() if kind == "chat" else f" {answer}", **AS_TEXT)["input_ids"]
+    words = tokenizer(f" {answer}", **AS_TEXT)["input_ids"]
     answer_tokens = [*words[: LIMIT - 1], tokenizer.eos_token_id]
-    if kind == "chat":
-        before, after = (
-            tokenizer.convert_tokens_to_ids(tokens)
-            for tokens in (["<s>", "<|user|>"], ["</s>", "<|assistant|>"])
-        )
-        words = tokenizer(f"\n[colour] {example.input}", **AS_TEXT)["input_ids"]
-    else:
-        has_start = kind in ("start", "padding is the end")
-        before, after = [tokenizer.convert_tokens_to_ids("<s>")] if has_start else [], []
-        words = tokenizer(f" [colour] {example.input}", **AS_TEXT)["input_ids"]
-    return [*before, *words[: LIMIT - len(before) - len(after)], *after], answer_tokens
+    has_start = kind in ("start", "padding is the end")
+    before = [tokenizer.convert_tokens_to_ids("<s>")] if has_start else []
+    words = tokenizer(f" [colour] {example.input}", **AS_TEXT)["input_ids"]
+    return [*before, *words[: LIMIT - len(before)]], answer_tokens
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_batches_have_the_answer_after_the_input_and_only_its_tokens_as_labels(kind):
     tokenizer, pad = TOKENIZERS[kind](), 1
-    how = TextFormat(LIMIT, LIMIT, prompt_format="chat" if kind == "chat" else "crossfit", decoder_only=True)
+    how = TextFormat(LIMIT, LIMIT, decoder_only=True)
     encoded = encode(EXAMPLES, tokenizer, how, {"colour": 0})
     choices = [1, 0, 0]
     batch = encoded.collate(range(3), choices, pad_token_id=pad)
@@ -120,7 +112,7 @@ def test_batches_have_the_answer_after_the_input_and_only_its_tokens_as_labels(k
 
 
 def test_a_chat_template_that_cannot_be_used_is_refused():
-    tokenizer = TOKENIZERS["chat"]()
+    tokenizer = TOKENIZERS["start"]()
     how = TextFormat(LIMIT, LIMIT, prompt_format="chat", decoder_only=True)
     tokenizer.name_or_path = "a/model"
     for template, problem in (
@@ -133,10 +125,10 @@ def test_a_chat_template_that_cannot_be_used_is_refused():
         with pytest.raises(InputError, match=problem):
             encode(EXAMPLES, tokenizer, how, {"colour": 0})
     tokenizer.chat_template = "{{ messages[-1].content }}"
-    with pytest.raises(InputError, match="--system: the chat template of a/model shows no system message"):
+    with pytest.raises(InputError, match="the chat template of a/model shows no system message"):
         encode(EXAMPLES, tokenizer, replace(how, system="be brief"), {"colour": 0})
     with pytest.raises(InputError, match=r"--max_input_length is 4, but 2 \+ 2 tokens are around"):
-        encode(EXAMPLES, TOKENIZERS["chat"](), TextFormat(4, 4, prompt_format="chat"), {"colour": 0})
+        encode(EXAMPLES, TOKENIZERS["start"](), TextFormat(4, 4, prompt_format="chat"), {"colour": 0})
 
 
 @pytest.mark.parametrize("system", [None, "be brief", ""])

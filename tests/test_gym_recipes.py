@@ -79,8 +79,8 @@ def test_every_prompt_has_the_rows_of_its_data_sets_own_task():
             examples = [recipe.example(row) for row in kept]
             assert len({output for _, output, _ in examples}) > 1
             own = [base.example(row)[1] for row in kept]
-            for (text, output, options), (_, answer) in zip(examples, enumerate(own), strict=True):
-                assert output in options
+            for (text, output, further), (_, answer) in zip(examples, enumerate(own), strict=True):
+                assert output in (options := further["options"])
                 assert len(options) == len(set(options)) > 1
                 assert "{" not in text
                 # The same answer always gets the same word, or is itself one of the options.
@@ -92,7 +92,7 @@ def test_the_answers_of_prompts_are_those_of_the_task():
     assert RECIPES["superglue-rte__does_it_follow"].example(row) == (
         'Text: It rained. Does it follow from the text that "The street is dry."? Answer yes or no.',
         "no",
-        ("yes", "no"),
+        {"options": ["yes", "no"]},
     )
     answers = {"superglue-cb__conclude": ["yes", "no", "maybe"], "anli__conclude": ["yes", "maybe", "no"]}
     for task, expected in answers.items():

@@ -5,12 +5,10 @@ import re
 import pytest
 import torch
 from tiny_backbones import plain_models
-from tokenizers import normalizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dataloader.encoding import TextFormat, encode, rendered
+from dataloader.encoding import rendered
 from dataloader.errors import InputError
-from dataloader.gym import Example
 from routing_moe import Routed, RoutedModel
 from routing_moe.answering.queries import Query
 
@@ -28,16 +26,6 @@ def test_prompts_are_the_same_on_every_day_and_ask_for_no_thoughts(plain):
         "{{ messages[0].content }}{% if enable_thinking | default(true) %}<think>{% endif %}"
     )
     assert rendered(tokenizer, "sky") == "26 Jul 2024; 26 July 2024: sky"
-
-
-@pytest.mark.parametrize("template", ["<s>[INST] {{ m }} [/INST]", "<|user|>\n{{ m }}</s>\n<|assistant|>"])
-def test_messages_have_the_tokens_of_the_whole_prompt(template, plain):
-    tokenizer = AutoTokenizer.from_pretrained(plain("llama"))
-    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("a")  # Llama 2 has a space for the "a"
-    tokenizer.chat_template = template.replace("m", "messages[0].content", 1)
-    how = TextFormat(60, 10, prompt_format="chat", decoder_only=True)
-    tokens = encode([Example("a", "a", "sky", ("blue",))], tokenizer, how, {"a": 0}).sources[0]
-    assert tokens.tolist() == tokenizer(rendered(tokenizer, "[a] sky"), add_special_tokens=False)["input_ids"]
 
 
 def test_a_padding_token_below_0_is_none(plain):

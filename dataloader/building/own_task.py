@@ -36,7 +36,7 @@ def task_of(
     metric: str,
     k: int | None = None,
     sample_by: str | None = None,
-    template: str = "",
+    template: str | dict = "",
 ) -> tuple[Recipe, Rows, list[str]]:
     """Returns how the task is sampled, its rows, and notes for the user.
 

@@ -25,7 +25,7 @@ from dataloader.building.raw_file import RawFile
 
 Row = dict  # column -> value
 TextOf = str | Callable[[Row], str]
-Examples = list[tuple]  # (input, output) or (input, output, options)
+Examples = list[tuple]  # (input, output), or (input, output, {key: value} of its JSON line)
 SplitRule = Callable[[list, list | None], tuple[list, list]]  # rows of both splits -> (pool, test)
 
 SEED = 42  # of every draw that is the same for all samples
@@ -149,10 +149,10 @@ class Recipe:
         rows = rows if self.keep is None else filter(self.keep, rows)
         return rows if self.prepare is None else self.prepare(rows, np.random.RandomState(SEED))
 
-    def example(self, row: Row) -> tuple[str, str] | tuple[str, str, tuple[str, ...]]:
+    def example(self, row: Row) -> tuple[str, str] | tuple[str, str, dict]:
         """Returns (input, output) of a prepared row, and its options if it has some. May raise any error."""
         texts = render(self.input, row), render(self.output, row)
-        return texts if self.options is None else (*texts, tuple(self.options(row)))
+        return texts if self.options is None else (*texts, {"options": list(self.options(row))})
 
     def pool_and_test(self, rows: list, test: list | None = None) -> tuple[list, list]:
         """Returns the pool of few-shot rows and the test rows. test: rows of the second split, if any."""

@@ -7,7 +7,8 @@ import csv
 import io
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +18,16 @@ from dataloader.building.text import LETTERS, clean, lettered
 from dataloader.errors import InputError, did_you_mean, in_brief, in_short
 from dataloader.jsonfile import parse_json_object
 from dataloader.metrics import answer_problem
-from dataloader.task_files import checked_row
+from dataloader.task_files import Turns, checked_row, checked_turns, last_input, trimmed, whole_text
 
 HUB = "hub:"
 HUB_FORM = "hub:owner/name[:config[:split]]"
 _HUB = re.compile(r"(?P<repository>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^:]*))?(?::(?P<split>[^:]+))?")
 _PIECE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")  # a brace, or a field {column} or {column[key]}
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+NEARLY_ALL = 0.95  # of the rows
 
+Kept = str | dict  # of a `Template`
 Numbered = Iterator[tuple[int, Row | str]]  # line number, and the row or what is wrong with the line
 
 
@@ -111,15 +114,12 @@ def _delimited(path: Path, delimiter: str | None) -> tuple[list[str], Numbered]:
         raise InputError(f"{path} does not begin with a line of column names")
     if twice := [name for name in header if header.count(name) > 1]:
         raise InputError(f"{path}: the column {twice[0]!r} is there twice")
-    wrong = f"cells, the header has {len(header)}"
-    return header, (
-        (
-            number,
-            dict(zip(header, cells, strict=True)) if len(cells) == len(header) else f"{len(cells)} {wrong}",
-        )
-        for number, cells in records
-        if cells
-    )
+
+    def row_of(cells: list[str]) -> Row | str:
+        wrong = f"{len(cells)} cells, the header has {len(header)}"
+        return dict(zip(header, cells, strict=True)) if len(cells) == len(header) else wrong
+
+    return header, ((number, row_of(cells)) for number, cells in records if cells)
 
 
 def _records(path: Path, text: str, delimiter: str, quoting: int = csv.QUOTE_MINIMAL) -> Iterator:
@@ -135,6 +135,11 @@ def _records(path: Path, text: str, delimiter: str, quoting: int = csv.QUOTE_MIN
             return _records(path, text, delimiter, csv.QUOTE_NONE)
         hint = "a quotation mark inside a field is written twice"
         raise InputError(f"{path}, line {number}: {error}; {hint}") from None
+    across = any("\t" in cell and "\n" in cell for _, cells in records for cell in cells)
+    if across and delimiter == "\t" and quoting == csv.QUOTE_MINIMAL:  # are the quotation marks text?
+        plain, width = list(_records(path, text, delimiter, csv.QUOTE_NONE)), len(records[0][1])
+        widths, of_plain = ([len(cells) for _, cells in rows] for rows in (records, plain))
+        records = plain if of_plain.count(width) > widths.count(width) else records
     return iter(records)
 
 
@@ -166,34 +171,48 @@ def value_of(row: Row, field: str):
 
 
 def _at(value, key: str, field: str):
-    if isinstance(value, list) and key.isdecimal() and int(key) < len(value):
+    if isinstance(value, list) and re.fullmatch(r"-?\d+", key) and -len(value) <= int(key) < len(value):
         return value[int(key)]
     if isinstance(value, list):
+        _check_no_chat(value, field)
         return [_at(item, key, field) for item in value]
     if not isinstance(value, dict) or key not in value:
         raise ValueError(f"no {key!r} in {field!r}, whose value is {in_short([repr(value)])}")
     return value[key]
 
 
-def texts_in(value, field: str) -> list[str]:
+def _check_no_chat(values: list, field: str) -> None:
+    """Raises ValueError for turns, of which one is the answer."""
+    if any(isinstance(value, dict) and "role" in value for value in values):
+        ways = f"add-task --messages {column_of(field)}, or one turn, {{{column_of(field)}[-1][content]}}"
+        raise ValueError(f"{field!r} joins the turns of a chat; give {ways}")
+
+
+def texts_in(value, field: str, cleaned: Callable[[str], str] = clean) -> list[str]:
     """Returns the cleaned texts of a value, each element of a list, "" for an empty value."""
     if isinstance(value, list):
-        return [text for item in value for text in texts_in(item, field)]
+        _check_no_chat(value, field)
+        return [text for item in value for text in texts_in(item, field, cleaned)]
     if isinstance(value, dict):
         raise ValueError(f"{field!r} is an object; name a key of it: {field}[{next(iter(value), 'key')}]")
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return [""]
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # pandas stores a column of integers as floats if one is missing
-    return [clean(str(value))]
+    return [cleaned(str(value))]
 
 
 @dataclass(frozen=True)
 class Template:
-    """A text with columns in braces, such as {answers[text]}; {{ is a brace. flag: where it was typed."""
+    """A text with columns in braces, such as {answers[text]}; {{ is a brace. flag: where it was typed.
+
+    keep_whitespace: else each run of white space becomes one space. is_chat: its only column has chats.
+    """
 
     flag: str
     text: str
+    keep_whitespace: bool = False
+    is_chat: bool = False
 
     def __post_init__(self):
         if re.search("[{}]", _PIECE.sub("", self.text)) or "" in self.fields:
@@ -202,6 +221,21 @@ class Template:
     @property
     def fields(self) -> list[str]:
         return [match[1] for match in _PIECE.finditer(self.text) if match[1] is not None]
+
+    @property
+    def kept(self) -> Kept:
+        """The text, or all fields but the flag: what a gym and a checkpoint keep."""
+        fields = {name: value for name, value in vars(self).items() if name != "flag"}
+        return fields if self.keep_whitespace else self.text
+
+    def cleaned(self, text: str) -> str:
+        return trimmed(text) if self.keep_whitespace else clean(text)
+
+    def turns(self, row: Row) -> Turns:
+        """Returns the turns of a chat, or the text as that of the user. Raises ValueError."""
+        if self.is_chat:
+            return checked_turns(value_of(row, self.fields[0]), self.fields[0])
+        return ({"role": "user", "content": self.single_text(row)},)
 
     def check(self, table: Table) -> None:
         """Raises InputError for a column that the table does not have."""
@@ -213,12 +247,17 @@ class Template:
                     f"(its columns: {in_short(table.columns, 20)})"
                 )
 
+    def places(self, row: Row, answers: Sequence[str]) -> list[tuple[str, int]]:
+        """Returns the columns, and the places in their lists, that have an answer as their text."""
+        texts = {} if self.is_chat else {name: texts_in(value_of(row, name), name) for name in self.fields}
+        return [(name, i) for name in texts for i, text in enumerate(texts[name]) if text in answers]
+
     def single_text(self, row: Row) -> str:
         """Returns the text of a row; a list is "(A) first (B) second". Raises ValueError if one is empty."""
         texts = []
         for field in self.fields:
             value = value_of(row, field)
-            values = [text for text in texts_in(value, field) if text]
+            values = [text for text in texts_in(value, field, self.cleaned) if text]
             if not 1 <= len(values) <= len(LETTERS):
                 raise ValueError(f"column {field!r} is empty, or a list of more than {len(LETTERS)} values")
             texts.append(lettered(values).strip() if isinstance(value, list) else values[0])
@@ -229,24 +268,26 @@ class Template:
 
         A text with an empty value is "". Raises ValueError for lists of different lengths.
         """
-        values = [texts_in(value_of(row, field), field) or [""] for field in self.fields]
+        values = [texts_in(value_of(row, field), field, self.cleaned) or [""] for field in self.fields]
         n = max(map(len, values), default=1)
         if any(len(texts) not in (1, n) for texts in values):
             raise ValueError(f"the lists of {self.text!r} differ in length")
         repeated = [texts * n if len(texts) == 1 else texts for texts in values]
-        rows = [[texts[index] for texts in repeated] for index in range(n)]  # one without texts for a word
+        rows = zip(*repeated, strict=True) if repeated else [()]  # one without texts for a word
         return [self._filled(texts) if all(texts) else "" for texts in rows]
 
-    def _filled(self, texts: list[str]) -> str:
+    def _filled(self, texts: Sequence[str]) -> str:
         rest = iter(texts)
-        return clean(_PIECE.sub(lambda match: match[0][0] if match[1] is None else next(rest), self.text))
+        filled = _PIECE.sub(lambda match: match[0][0] if match[1] is None else next(rest), self.text)
+        return self.cleaned(filled)
 
 
 @dataclass(frozen=True)
 class Templates:
     """The templates of a task: of its input, of its accepted answers, and of its options, () for none.
 
-    labels: names of what --output counts, from 0 or from A; () for none.
+    output: () if the last turn of a chat is the answer. labels: names of what --output counts, from 0 or from
+    A; () for none.
     """
 
     input: Template
@@ -263,13 +304,17 @@ class Templates:
     def all(self) -> tuple[Template, ...]:
         return (self.input, *self.output, *self.options, *self.labels)
 
-    def example(self, row: Row) -> tuple[str, str] | tuple[str, str, tuple[str, ...]]:
-        """Returns (input, answers separated by tabs), and options if there are some. Raises ValueError."""
-        source = self.input.single_text(row)
+    def example(self, row: Row) -> tuple[str, str] | tuple[str, str, dict]:
+        """Returns (input, answers separated by tabs), and what else a JSON line has. Raises ValueError."""
+        turns = self.input.turns(row)
+        source, before = last_input(turns)
         outputs = [text for template in self.output for text in template.texts(row) if text]
+        if not self.output and turns[-1]["role"] == "assistant":
+            outputs = [turns[-1]["content"]]
         options = [text for template in self.options for text in template.texts(row) if text]
         if not outputs:
-            raise ValueError(f"column {self.output[0].fields[0]!r} is empty")
+            ends = f"the chat in {self.input.text!r} ends with the user; its last turn must be the answer"
+            raise ValueError(f"column {self.output[0].fields[0]!r} is empty" if self.output else ends)
         if names := [text for template in self.labels for text in template.texts(row)]:
             name_of = dict(zip(map(str, range(len(names))), names, strict=True))
             name_of |= dict(zip(LETTERS, names, strict=False))
@@ -277,19 +322,29 @@ class Templates:
                 raise ValueError(f"the label {unnamed[0]!r} has no name in --labels (0 is {names[0]!r})")
             outputs = [name_of[text] for text in outputs]
         checked_row(source, outputs, options if self.options else None)
-        answers = "\t".join(dict.fromkeys(outputs))
-        return (source, answers, tuple(options)) if self.options else (source, answers)
+        outputs = list(dict.fromkeys(outputs))
+        further = {"options": options} if self.options else {}
+        further |= {"before": list(before)} if before else {}
+        further |= {"input": source, "outputs": outputs} if self.input.keep_whitespace else {}
+        texts = whole_text(source, before), "\t".join(outputs)
+        return (*texts, further) if further else texts
 
 
-def examples_of(table: Table, templates: Templates, metric: str) -> tuple[Examples, list[tuple[int, str]]]:
-    """Returns the examples, and malformed lines with their problems."""
-    examples, malformed = [], list(table.malformed)
+def examples_of(table: Table, templates: Templates, metric: str) -> tuple[Examples, list, list[str]]:
+    """Returns the examples, malformed lines with their problems, and warnings."""
+    examples, malformed, with_answer = [], list(table.malformed), Counter()
     for number, row in table.rows:
         try:
             example = templates.example(row)
             if problem := answer_problem(example[1].split("\t")[0], metric):
                 raise ValueError(problem)
             examples.append(example)
+            with_answer.update(templates.input.places(row, example[1].split("\t")))
         except ValueError as error:
             malformed.append((number, str(error)))
-    return examples, sorted(malformed)
+    warnings = [
+        f"{table.source}: {{{name}}} of the input is the answer in {n} of {len(examples)} rows"
+        for (name, _), n in with_answer.items()
+        if n >= NEARLY_ALL * len(examples)
+    ]
+    return examples, sorted(malformed), warnings

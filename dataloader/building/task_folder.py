@@ -106,14 +106,13 @@ def content_of(recipe: Recipe, examples: Examples) -> bytes:
     if recipe.options is None:
         return "".join(f"{source}\t{output}\n" for source, output in examples).encode()
     lines = (
-        {"input": source, "outputs": output.split("\t"), "options": list(options)}
-        for source, output, options in examples
+        {"input": source, "outputs": output.split("\t")} | further for source, output, further in examples
     )
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
 
 
 def write_task(
-    folder: Path, contents: dict[Path, bytes], samples: Sequence[int], source: str, template: str = ""
+    folder: Path, contents: dict[Path, bytes], samples: Sequence[int], source: str, template: str | dict = ""
 ) -> None:
     """Writes the files of samples to the folder of their task. Raises NotBuilt; then nothing is written.
 

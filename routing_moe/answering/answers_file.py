@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 
 from dataloader.atomic_files import folder_lock, write_text
+from dataloader.building.tables import Kept
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object, parse_json, parse_json_object
@@ -97,7 +98,7 @@ def finished_lines(settings: AnswerSettings, total: int | None) -> list[bytes]:
     return lines if len(lines) == total else lines[: len(lines) - len(lines) % CHUNK]
 
 
-def keep_meta(routed, task: RoutedTask, settings: AnswerSettings, template: str | None) -> None:
+def keep_meta(routed, task: RoutedTask, settings: AnswerSettings, template: Kept | None) -> None:
     """Writes the .meta.json of a file of answers. Raises InputError if there is one of another call."""
     about = {  # which names no folders
         "answers": Path(settings.output_file).name,

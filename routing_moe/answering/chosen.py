@@ -3,9 +3,9 @@
 import os
 from collections.abc import Iterator
 
-from dataloader.building.tables import FORMATS
+from dataloader.building.tables import FORMATS, Kept
 from dataloader.errors import InputError, problem_context
-from dataloader.task_files import read_task_file
+from dataloader.task_files import read_task_file, whole_text
 from routing_moe.answering.queries import Query, read_queries
 from routing_moe.answering.tables import WITH_COLUMNS, is_table, table_of, table_queries
 from routing_moe.checkpoints.find import find_model, saved_fields
@@ -44,15 +44,15 @@ def check_flags(settings: AnswerSettings | ExportSettings) -> None:
         raise InputError(problems)
 
 
-def texts_of(settings: AnswerSettings | ExportSettings, flag: str) -> tuple[str | None, Iterator[Query]]:
+def texts_of(settings: AnswerSettings | ExportSettings, flag: str) -> tuple[Kept | None, Iterator[Query]]:
     """Returns the template of the texts of --inputs or --like, None without one, and the texts."""
     file, options = getattr(settings, flag), getattr(settings, "options", ()) if flag == "inputs" else ()
     if found := table_of(flag, file, settings.input, kept_template(settings)):
-        return found[1].text, table_queries(*found, options)
+        return found[1].kept, table_queries(*found, options)
     return None, read_queries(file, options)
 
 
-def kept_template(settings: AnswerSettings | ExportSettings) -> str | None:
+def kept_template(settings: AnswerSettings | ExportSettings) -> Kept | None:
     """Returns the template of `add-task` that the checkpoint has for the task."""
     saved = saved_fields(local_folder(find_model(settings.checkpoint, settings.checkpoint_name).place))
     names = saved.get("task_names") or []
@@ -70,12 +70,12 @@ def chosen_task(routed, settings: AnswerSettings | ExportSettings):
     if settings.like:
         queries = texts_of(settings, "like")[1]
         with problem_context("--like "):
-            inputs = [query.input for query in queries]
+            inputs = [whole_text(query.input, query.before) for query in queries]
         return routed.task(name, inputs=inputs, gym=settings.train_dir)
     if settings.examples:
         with problem_context("--examples "):
             rows, _ = read_task_file(settings.examples)
-        pairs = [(row[0], row[1][0]) for row in rows]
+        pairs = [(row[0], row[1][0], *row[3:]) for row in rows]
         return routed.task(name, examples=pairs, steps=settings.steps, rate=settings.rate, seed=settings.seed)
     if settings.task_routes:
         return routed.task(name, route=file_matrices(settings.task_routes, [name], config)[name])

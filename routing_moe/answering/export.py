@@ -154,11 +154,11 @@ def write_tokenizer(routed, task: RoutedTask, folder: Path, what: str) -> None:
     options = f"`max_length={length}, {how}`"
     source = text_format.source(Example(task.name, task.name, "text", ("",))).removesuffix("text") + "TEXT"
     if text_format.prompt_format == "chat":  # as the template renders it on one day, without thoughts
-        before, lead, after = around_message(routed.tokenizer, text_format.system)
+        before, lead, after = around_message(routed.tokenizer, text_format.turns())
         how += f", add_special_tokens=False, max_length={length - len(before) - len(after)}"
         message = f"{lead}{source}".replace("\n", "\\n")
         options = f"`{before} + tokenizer(MESSAGE, {how})['input_ids'] + {after}`, MESSAGE: `{message}`"
-        source = rendered(routed.tokenizer, source, text_format.system)
+        source = rendered(routed.tokenizer, source, text_format.turns())
     notes = "TEXT has no spaces at its end. " if text_format.prompt_format == "chat" else ""
     notes += "Texts are in lower case. " if text_format.do_lowercase else ""
     if text_format.append_another_bos:

@@ -3,7 +3,8 @@
 new.txt      a text a line
 new.csv      a table with columns; also .tsv, .jsonl and .parquet: `tables.py`
 new.tsv      a text a line, up to the first tab: files of a gym can be given
-new.jsonl    {"input": "...", "options": ["...", "..."]} a line; options may be missing
+new.jsonl    {"input": "...", "options": ["...", "..."]} a line; options may be missing; of a chat, as in a
+             gym, or {"messages": [{"role": "user", "content": "..."}, ...]}
 """
 
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.jsonfile import parse_json_object
+from dataloader.task_files import Turns, checked_turns, last_input
 
 STDIN = STDOUT = "-"
 CHUNK = 512  # texts that are tokenized and sorted by length together
@@ -21,10 +23,11 @@ CHUNK = 512  # texts that are tokenized and sorted by length together
 
 @dataclass(frozen=True)
 class Query:
-    """A text to answer. options: the answers to choose from, () to generate one."""
+    """A text to answer. options: the answers to choose from, () to generate one. before: turns of a chat."""
 
     input: str
     options: tuple[str, ...] = ()
+    before: Turns = ()
 
     def check(self) -> None:
         """Raises ValueError for empty texts and what is not a text, and for a single option."""
@@ -111,13 +114,17 @@ def read_queries(source: str, options: tuple[str, ...] = ()) -> Iterator[Query]:
 
 def _query_of(line: str, kind: str, options: tuple[str, ...]) -> Query:
     """Returns the query of a line. Raises ValueError. kind: .tsv, .jsonl, or another for a text a line."""
-    text = line.split("\t", 1)[0] if kind == ".tsv" else line
+    text, before = line.split("\t", 1)[0] if kind == ".tsv" else line, ()
     if kind == ".jsonl":
         fields = parse_json_object(line)
-        text, offered = fields.get("input"), fields.get("options") or list(options)
+        text = fields.get("input")
+        before = checked_turns(fields.get("before") or [], "before", are_before=True)
+        if "messages" in fields:
+            text, before = last_input(checked_turns(fields["messages"], "messages"))
+        offered = fields.get("options") or list(options)
         if not isinstance(offered, list) or not all(isinstance(value, str) for value in (text, *offered)):
             raise ValueError('expected {"input": text, "options": [text, ...]}')
         options = tuple(offered)
-    query = Query(text, options)
+    query = Query(text, options, before)
     query.check()
     return query

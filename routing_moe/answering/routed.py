@@ -144,9 +144,9 @@ class Routed:
         """Returns the task with its route: the checkpoint's own, or by one of the following.
 
         inputs: unlabelled texts; the route is that of the train task with the most similar texts. examples:
-        pairs of a text and its answer, from which a task vector, or a route where there is no router, is
-        learned. vectors: folder of task vectors. route: (L, E). gym: that of the train tasks, with inputs for
-        a checkpoint without their text vectors. rate: None: 0.01 for a vector, 0.1 for a route.
+        (text, answer) or (text, answer, turns before it), from which a task vector, or a route where there is
+        no router, is learned. vectors: folder of task vectors. route: (L, E). gym: that of the train tasks,
+        for a checkpoint without their text vectors. rate: None: 0.01 for a vector, 0.1 for a route.
         """
         model, config = self.model, self.model.config
         ways = dict(inputs=inputs, examples=examples, vectors=vectors, route=route)
@@ -233,11 +233,11 @@ class Routed:
         return chooser.nearest(name, text_D, counted(len(inputs), "unlabelled text"), candidates)
 
     def _labelled(self, name: str, sample: None, examples: Sequence[tuple[str, str]]):
-        are_pairs = all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in examples)
-        parts = [part for pair in examples for part in pair] if are_pairs else []
+        are_pairs = all(isinstance(pair, list | tuple) and len(pair) in (2, 3) for pair in examples)
+        parts = [part for pair in examples for part in pair[:2]] if are_pairs else []
         if not parts or not all(isinstance(part, str) and part.strip() for part in parts):
             raise InputError(f"the examples of {name} must be pairs of a text and its answer, none empty")
-        rows = [Example(name, name, text, (output,)) for text, output in examples]
+        rows = [Example(name, name, text, (output,), (), *before) for text, output, *before in examples]
         return encode(rows, self.tokenizer, self.text_format, {name: 0}), sample
 
     # ---- answers
@@ -271,8 +271,8 @@ class Routed:
             if scores and self.text_format.do_lowercase:  # name the options as they were given
                 typed = {option.lower(): option for option in reversed(query.options)}
                 text, scores = typed[text], {typed[option]: score for option, score in scores.items()}
-            if file.encoded.source_lengths_N[i] == limit:
-                longer = dataclasses.replace(self.text_format, max_input_length=limit + 1)
+            if file.encoded.source_lengths_N[i] == limit or query.before:
+                longer = dataclasses.replace(self.text_format, max_input_length=10**9)  # no limit
                 again = encode([file.examples[i]], self.tokenizer, longer, {file.task: 0})
                 was_cut = bool(again.source_lengths_N[0] > limit)
             yield Answer(query.input, text, answers.scores[i], scores, was_cut)
@@ -295,7 +295,7 @@ class Routed:
                 raise InputError(f"text {number}: {error}") from None
             lower = self.text_format.do_lowercase
             options.append(tuple(dict.fromkeys(o.lower() if lower else o for o in query.options)))
-        examples = [Example(name, name, query.input, ("",), query.options) for query in queries]
+        examples = [Example(name, name, query.input, ("",), query.options, query.before) for query in queries]
         encoded = encode(examples, self.tokenizer, self.text_format, {name: 0})
         tokens = encode_options(options, self.tokenizer, self.text_format)
         return TaskFile(name, name, "new", "EM", examples, encoded, "field", options, tokens)

@@ -1,11 +1,13 @@
 """Texts in the rows of a table, made by a template as that of `add-task`. Does not import torch."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from dataloader.building.downloads import Downloads
-from dataloader.building.tables import FORMATS, Table, Template, column_of, read_table
+from dataloader.building.tables import FORMATS, Kept, Table, Template, column_of, read_table
 from dataloader.errors import InputError, in_short, problem_context
+from dataloader.task_files import last_input
 from routing_moe.answering.queries import Query
 
 WITH_COLUMNS = (".csv", ".parquet")  # others of FORMATS may also have a text a line
@@ -17,7 +19,7 @@ def is_table(file: str, formats: tuple[str, ...] = FORMATS) -> bool:
     return Path(file).suffix.lower() in formats
 
 
-def table_of(flag: str, file: str, typed: str | None, kept: str | None) -> tuple[Table, Template] | None:
+def table_of(flag: str, file: str, typed: str | None, kept: Kept | None) -> tuple[Table, Template] | None:
     """Returns a table and the template of its texts; None for a file that is read line by line.
 
     flag: that of the file. typed: --input. kept: of `add-task`; it is left out where a .tsv or .jsonl file
@@ -27,8 +29,10 @@ def table_of(flag: str, file: str, typed: str | None, kept: str | None) -> tuple
     has_columns = typed is not None or is_table(file, WITH_COLUMNS)  # else it may have a text a line
     if not is_table(file) or (given is None and not has_columns):
         return None
-    source = "--input" if given is typed else "--input of add-task"
-    template = Template(source, f"{{{TEXT_COLUMN}}}" if given is None else given)
+    fields = kept if isinstance(kept, dict) else {"text": kept or f"{{{TEXT_COLUMN}}}"}
+    template = Template("--input" if given is typed else "--input of add-task", **fields)
+    if typed is not None:
+        template = replace(template, text=typed, is_chat=False)
     if not template.fields:
         raise InputError(f"{template.flag} {given!r} names no column; write {{column}}")
     try:
@@ -58,7 +62,8 @@ def table_queries(table: Table, template: Template, options: tuple[str, ...]) ->
             if not (is_list or is_input or options or own in (None, "")):
                 raise ValueError(f"{OPTIONS_COLUMN} is {own!r}; give a list (.jsonl, .parquet), or --options")
             offered = tuple(map(str, own)) if is_list else options
-            query = Query(template.single_text(row), offered)
+            text, before = last_input(template.turns(row))
+            query = Query(text, offered, before)
             query.check()
         except ValueError as error:
             raise InputError(f"{table.source}:{number}: {error}") from None

@@ -7,13 +7,14 @@
     routing-moe add-task --gym my_gym --name sst2 --from hub:nyu-mll/glue:sst2 \\
         --test_from hub:nyu-mll/glue:sst2:validation --input "{sentence}" --output "{label}" \\
         --labels negative positive --metric ACC
+    routing-moe add-task --gym my_gym --name my_chats --from chats.jsonl --messages messages --metric Rouge-L
     routing-moe train --train_dir my_gym --total_steps 2000 --output_dir models/own
 
 The last one trains bart-base on the gym; its default of 30,000 steps is for CrossFit's 120 train tasks.
 
-Writes <gym>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv (.jsonl with --options), and adds the task to
-metrics.json and split.json. A task that is there is not overwritten; the same command again completes what an
-interrupted one has left. Exits with 0; with 2 if nothing was added; with 130 after Ctrl-C.
+Writes <gym>/<task>/<task>_<k>_<seed>_{train,dev,test}.tsv (.jsonl with options, chats or --keep_whitespace),
+and adds the task to metrics.json and split.json. Nothing that is there is overwritten; the same command again
+completes what an interrupted one has left. Exits with 0; with 2 if nothing was added; with 130 after Ctrl-C.
 """
 
 import re
@@ -43,14 +44,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def add_task(settings: AddTaskSettings) -> None:
     check_flags(settings)
+    column, keep = settings.messages, settings.keep_whitespace or settings.messages is not None
     output, options, labels = (
-        tuple(Template(f"--{flag}", text) for text in getattr(settings, flag))
+        tuple(Template(f"--{flag}", text, keep) for text in getattr(settings, flag))
         for flag in ("output", "options", "labels")
     )
-    templates = Templates(Template("--input", settings.input), output, options, labels)
+    text = settings.input if column is None else f"{{{column}}}"
+    flag = "--input" if column is None else "--messages"
+    source = Template(flag, text, keep, is_chat=column is not None)
+    templates = Templates(source, output, options, labels)
     train = read_examples(settings, "from", settings.from_, templates)
     test = read_examples(settings, "test_from", settings.test_from, templates) if settings.test_from else None
-    sampling = settings.metric, settings.k, settings.sample_by, settings.input
+    sampling = settings.metric, settings.k, settings.sample_by, source.kept
     recipe, rows, notes = task_of(settings.name, train, test, settings.from_, *sampling)
     section = settings.section or GymFiles.read(settings.gym).section_of(settings.name) or "train"
     samples = SAMPLES[: settings.samples or (1 if section == "train" else len(SAMPLES))]
@@ -65,7 +70,9 @@ def add_task(settings: AddTaskSettings) -> None:
 
 def check_flags(settings: AddTaskSettings) -> None:
     """Raises InputError with the problems that need no rows."""
-    problems = []
+    problems, texts = [], (settings.input is not None, bool(settings.output))
+    if texts != ((False, False) if settings.messages is not None else (True, True)):
+        problems.append("give --input TEXT and --output TEXT, or --messages COLUMN instead of both")
     if not TASK_NAME.fullmatch(settings.name):
         problems.append(f"--name {settings.name!r}: expected letters, digits and _ + -, such as 'my_task'")
     if settings.name in SECTIONS:
@@ -86,9 +93,11 @@ def read_examples(settings: AddTaskSettings, flag: str, source: str, templates: 
         table = read_table(source, {*fields, *map(column_of, fields)}, files)
     for template in templates.all:
         template.check(table)
-    examples, malformed = examples_of(table, templates, settings.metric)
+    examples, malformed, warnings = examples_of(table, templates, settings.metric)
     if malformed and not (settings.skip_malformed and examples):
         raise malformed_lines(Path(source), malformed)
     if malformed:
         print(f"{source}: {counted(len(malformed), 'malformed line')} left out", file=sys.stderr)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     return examples

@@ -25,7 +25,7 @@ RUNNING = group("running")
 @dataclass(frozen=True, kw_only=True)
 class AddTaskSettings(PluginFlags):
     program = "routing-moe add-task"
-    usage = "--gym DIR --name TASK --from TABLE --input TEXT --output TEXT --metric METRIC [flags, see --help]"
+    usage = "--gym DIR --name TASK --from TABLE (--input TEXT --output TEXT | --messages COLUMN) --metric METRIC [flags, see --help]"
 
     gym: Path = TASK(REQUIRED, "gym folder; it is created if necessary", metavar="DIR")
     name: str = TASK(REQUIRED, "name of the task and of its folder", metavar="TASK")
@@ -34,8 +34,10 @@ class AddTaskSettings(PluginFlags):
 
     from_: str = ROWS(REQUIRED, f"file *.csv, *.tsv, *.jsonl or *.parquet, or {HUB_FORM} (split: train)", metavar="TABLE")
     test_from: str | None = ROWS(None, "rows of the test file, from a table with the same columns (default: 20% of the rows)", metavar="TABLE")
-    input: str = ROWS(REQUIRED, "text with columns in braces; a list is written as (A) first (B) second", metavar="TEXT")
-    output: tuple[str, ...] = ROWS(REQUIRED, "accepted answers: texts with columns in braces; each element of a list is one", metavar="TEXT")
+    input: str | None = ROWS(None, "text with columns in braces; a list is written as (A) first (B) second", metavar="TEXT")
+    output: tuple[str, ...] = ROWS((), "accepted answers: texts with columns in braces; each element of a list is one", metavar="TEXT")
+    messages: str | None = ROWS(None, "column with chats, in place of --input and --output: the last turn is the answer, that before it the input", metavar="COLUMN")
+    keep_whitespace: bool = ROWS(False, "keep line breaks and indents, as of code, which chats keep anyway (default: each run of white space becomes one space)")
     options: tuple[str, ...] = ROWS((), "answers to choose from: words, columns in braces, or a column with a list", metavar="TEXT")
     labels: tuple[str, ...] = ROWS((), "names of the labels 0, 1, ... (or A, B, ...) that --output gives: words, or a column with a list (default: the labels as they are)", metavar="NAME")
     skip_malformed: bool = ROWS(False, "leave out malformed lines and rows with an empty cell")

@@ -28,7 +28,7 @@ def write_predictions(
 
 
 def prediction_lines(file: TaskFile, draws: list, option_scores: list[dict | None] | None = None) -> str:
-    """Returns JSON lines with input, prediction, answers; other_draws if there are any.
+    """Returns JSON lines with input, prediction, answers; before, other_draws if there are any.
 
     option_scores: for each example {option: score} in the first draw, None if its answer was generated.
     """
@@ -36,6 +36,7 @@ def prediction_lines(file: TaskFile, draws: list, option_scores: list[dict | Non
     for i, example in enumerate(file.examples):
         first, *others = (texts[i] for texts in draws)
         line = {"input": example.input, "prediction": first, "answers": list(example.outputs)}
+        line |= {"before": list(example.before)} if example.before else {}
         line |= {"other_draws": others} if others else {}
         line |= {"scores": option_scores[i]} if option_scores and option_scores[i] else {}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")

@@ -22,6 +22,7 @@ from dataloader.encoding import IGNORED_LABEL
 from dataloader.errors import problem_context
 from dataloader.metrics import evaluate
 from dataloader.progress import ProgressBar
+from dataloader.task_files import trimmed
 from routing_moe.config.measures import MEASURES, PERFORMANCE, Scored, further, needed, value_of
 from routing_moe.evaluation.batches import (
     ExampleRoutes,
@@ -149,7 +150,7 @@ def _generate(bart, tokenizer, pool: Pool, indices, routes, decoding: Decoding, 
     rows = zip(answers_BT, is_answer_token(answers_BT, end), strict=True)
     tokens = [row[is_real].tolist() for row, is_real in rows]
     texts = tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return [(text.strip(), None, score) for text, score in zip(texts, scores, strict=True)]
+    return [(trimmed(text), None, score) for text, score in zip(texts, scores, strict=True)]
 
 
 def num_start_tokens(bart) -> int:

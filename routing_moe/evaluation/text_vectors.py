@@ -30,7 +30,7 @@ class BareInputs(TextFormat):
     """The text format of training without " [task]" before the input."""
 
     def source(self, example: Example) -> str:
-        text = f" {example.input}"
+        text = f" {example.whole_text}"
         return text.lower() if self.do_lowercase else text
 
 

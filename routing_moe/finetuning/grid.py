@@ -169,7 +169,8 @@ def data_checksum(gym: Gym, settings: FinetuneSettings, sample: str) -> int:
     for part in PARTS:
         with contextlib.suppress(InputError):  # no test file, and none is needed
             examples[part] = gym.examples(task, part, sample)
-    return zlib.crc32(repr((gym.metric(task), options, examples)).encode())
+    turns = [example.before for rows in examples.values() for example in rows if example.before]
+    return zlib.crc32(repr((gym.metric(task), options, examples, *turns)).encode())
 
 
 # ---- running

@@ -89,7 +89,7 @@ class Mixture:
     weights_seen: dict[str, str] | None = None  # {task: what all other weights have seen of it}
     # {name: value} of `config.shared.TEXT_SETTINGS` in the training.
     text_settings: dict[str, int | bool | str | None] | None = None
-    input_templates: dict[str, str] | None = None  # of trained tasks that `add-task` has made from a table
+    input_templates: dict[str, str | dict] | None = None  # {task: `Template.kept`} of `add-task`
 
     def __post_init__(self, **kwargs):
         if parts := kwargs.pop("route_parts", None):  # a field of earlier checkpoints

@@ -98,7 +98,7 @@ class TextSource:
     def inputs(self, task: str, sample: str | None = None) -> list[str]:
         """Returns inputs of a sample of the task, whose gym is the last; None: its first, in any gym."""
         gym = self.gyms[-1] if sample else self.gym_of(task)
-        return [example.input for example in train_examples(gym, task, sample or "first", self.limit)]
+        return [example.whole_text for example in train_examples(gym, task, sample or "first", self.limit)]
 
 
 @dataclass

@@ -81,7 +81,7 @@ class BartMethod:
 
     def pooled_states(self, task: str, samples: str) -> np.ndarray:
         """Returns the text vector (D,) of a task."""
-        inputs = [example.input for example in self.settings.examples(task, samples)]
+        inputs = [example.whole_text for example in self.settings.examples(task, samples)]
         states_of, text_format = encoder_states(self.model), TextFormat.of(self.settings, self.model.config)
         how = dict(quiet=True, pooling=self.settings.pooling, task_names=self.settings.task_names)
         most = self.settings.max_tokens_per_micro_batch

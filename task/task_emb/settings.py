@@ -218,7 +218,7 @@ class ModelReadingSettings(VectorSettings, PluginFlags):
     def checksum(self, task: str, samples: str) -> str:
         texts = []
         for example in self.examples(task, samples):
-            texts += [example.input, *(example.outputs if self.reads_answers else ())]
+            texts += [example.whole_text, *(example.outputs if self.reads_answers else ())]
         return sha256_of(texts)
 
     def units(self) -> dict[str, tuple[str, str]]:
