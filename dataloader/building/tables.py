@@ -183,7 +183,7 @@ def _at(value, key: str, field: str):
 
 def _check_no_chat(values: list, field: str) -> None:
     """Raises ValueError for turns, of which one is the answer."""
-    if any(isinstance(value, dict) and "role" in value for value in values):
+    if any(isinstance(value, dict) and {"role", "content"} <= value.keys() for value in values):
         ways = f"add-task --messages {column_of(field)}, or one turn, {{{column_of(field)}[-1][content]}}"
         raise ValueError(f"{field!r} joins the turns of a chat; give {ways}")
 
@@ -249,7 +249,8 @@ class Template:
 
     def places(self, row: Row, answers: Sequence[str]) -> list[tuple[str, int]]:
         """Returns the columns, and the places in their lists, that have an answer as their text."""
-        texts = {} if self.is_chat else {name: texts_in(value_of(row, name), name) for name in self.fields}
+        names = () if self.is_chat else self.fields
+        texts = {name: texts_in(value_of(row, name), name, self.cleaned) for name in names}
         return [(name, i) for name in texts for i, text in enumerate(texts[name]) if text in answers]
 
     def single_text(self, row: Row) -> str:
