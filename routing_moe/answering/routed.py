@@ -182,7 +182,7 @@ class Routed:
         choice = chooser.choose(name) if inputs is None else self._nearest(name, texts, gym, chooser)
         # Experts that were trained on the task have seen more than what its route is based on.
         seen = seen_together(choice.seen, config.weights_seen.get(name, NOTHING))
-        texts = texts or [text for text, _ in examples or ()]
+        texts = texts or [text for text, *_ in examples or ()]
         return self._task(name, chooser.route(choice), choice.description, seen, texts)
 
     def _task(self, name: str, route_LE, description: str, seen: str, texts=()) -> RoutedTask:
