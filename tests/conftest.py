@@ -49,6 +49,13 @@ def _without_garbage_in_libraries():
     gc.set_threshold(100_000, 50, 50)
 
 
+@pytest.fixture
+def attention_in_float64(monkeypatch):
+    """Keeps float64 in transformers' eager attention, the only one of Gemma 2: its softmax is in float32."""
+    softmax = torch.nn.functional.softmax
+    monkeypatch.setattr("torch.nn.functional.softmax", lambda *args, dtype=None, **how: softmax(*args, **how))
+
+
 @pytest.fixture(scope="session")
 def published_numbers() -> Path:
     """Folder of numbers that the published code computes (see its README.md)."""

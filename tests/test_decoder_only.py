@@ -161,7 +161,7 @@ def test_answers_need_an_end_token():
 
 
 @pytest.fixture(params=DECODER_ONLY)
-def scored(request, plain):
+def scored(request, plain, attention_in_float64):
     """(model in float64, its tokenizer, encoded examples, routes (B, L, E) that differ)."""
     fields = dict(lora_rank=2, lora_targets="all", task_names=["a"], label_smoothing=0.1)
     model = RoutedModel.from_backbone(plain(request.param), 3, **fields).double().eval()
@@ -238,7 +238,7 @@ def test_flops_of_rows_count_joint_sequences_and_merge_no_weights(scored, monkey
 # ---- the commands
 
 
-@pytest.mark.parametrize("how", ["llama", "qwen2", "qwen2 chat", "llama beams"])
+@pytest.mark.parametrize("how", [*DECODER_ONLY, "qwen2 chat", "llama beams"])
 def test_a_route_is_exported_as_a_plain_model_with_the_same_answers_and_scores(how, run_of, tmp_path):
     family, *others = how.split()
     flags = dict(prompt_format="chat") if others == ["chat"] else {}

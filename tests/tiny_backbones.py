@@ -1,5 +1,6 @@
 """Tiny models of other families than BART, made from configurations."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,11 +12,16 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     BartConfig,
     ByT5Tokenizer,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GraniteConfig,
     LlamaConfig,
     MBartConfig,
     MistralConfig,
     MT5Config,
+    Olmo2Config,
     PegasusConfig,
+    Phi3Config,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -29,11 +35,23 @@ from routing_moe import RoutedModel
 T5 = dict(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0, decoder_start_token_id=0)
 CAUSAL = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, eos_token_id=1)
 CAUSAL |= dict(num_attention_heads=4, num_key_value_heads=2)
+# Of Gemma 2 and 3: norms after each part, capped logits, a window that is shorter than inputs.
+WINDOW = dict(
+    sliding_window=4, head_dim=8, layer_types=["sliding_attention", "full_attention", "sliding_attention"]
+)
+SCALED = dict(embedding_multiplier=12, logits_scaling=8, residual_multiplier=0.2, attention_multiplier=0.3)
 GATED = dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)
 BART = dict(d_model=32, encoder_ffn_dim=64, decoder_ffn_dim=64, dropout=0.0) | {
     f"{side}_{what}": number
     for side in ("encoder", "decoder")
     for what, number in (("layers", 2), ("attention_heads", 4))
+}
+OTHER_DECODERS = {
+    "gemma2": partial(Gemma2Config, bos_token_id=2, pad_token_id=0, **WINDOW, **CAUSAL),
+    "gemma3": partial(Gemma3TextConfig, bos_token_id=2, pad_token_id=0, **WINDOW, **CAUSAL),
+    "phi3": partial(Phi3Config, bos_token_id=2, pad_token_id=0, **CAUSAL),  # maps of several parts in one
+    "olmo2": partial(Olmo2Config, bos_token_id=None, pad_token_id=0, **CAUSAL),
+    "granite": partial(GraniteConfig, bos_token_id=2, pad_token_id=0, **SCALED, **CAUSAL),
 }
 FAMILIES = {
     "t5": lambda: T5Config(vocab_size=96, **T5),
@@ -42,6 +60,7 @@ FAMILIES = {
     "qwen2": lambda: Qwen2Config(vocab_size=96, pad_token_id=0, **CAUSAL),
     "qwen3": lambda: Qwen3Config(vocab_size=96, pad_token_id=0, head_dim=8, **CAUSAL),
     "llama": lambda: LlamaConfig(vocab_size=96, bos_token_id=2, tie_word_embeddings=True, **CAUSAL),
+    **{name: partial(new, vocab_size=96) for name, new in OTHER_DECODERS.items()},
 }
 MIXINGS = {
     "products": {},
@@ -76,6 +95,7 @@ DECODER_ONLY = {
     "smollm3": lambda: SmolLM3Config(
         vocab_size=99, bos_token_id=None, pad_token_id=0, no_rope_layer_interval=2, **CAUSAL, **LONG
     ),
+    **{name: partial(new, vocab_size=99, **LONG) for name, new in OTHER_DECODERS.items()},
 }
 CHAT = (
     "{% for m in messages %}<|user|>\n{{ m.content | trim }}</s>{% endfor %}"

@@ -29,7 +29,10 @@ PRUNING = ("magnitude_prune", "ties", "dare", "dare_ties")  # mergers with a den
 MERGERS = dict.fromkeys(("mean", "task_arithmetic", *PRUNING))  # model/mergers.py
 ROUTERS = {n + s: None for n in ("linear", *SEQUENCES) for s in ("", "_layer_specific")} | {"table": None}
 ROUTING_BART = "routing_bart"  # the model_type of a mixture in its config.json
-DECODER_ONLY = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+DECODER_ONLY = (
+    *("llama", "mistral", "qwen2", "qwen3", "smollm3"),
+    *("gemma2", "gemma3_text", "granite", "olmo2", "phi3"),
+)
 PLAIN_MODELS = ("bart", "t5", "mt5", "mbart", "pegasus", *DECODER_ONLY)  # model_types that the commands take
 ROUTING = "routing"  # that of low-rank experts of any model
 MIXTURES = (ROUTING, ROUTING_BART)

@@ -20,11 +20,12 @@ from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.routed_model import RoutedModel
 
 IN_ONE_TENSOR = "the experts of its layers are one tensor, in which low-rank updates have no place"
+MIXTURES_OF_TOKENS = ("granitemoe", "mixtral", "olmoe", "phimoe", "qwen2_moe", "qwen3_moe")
 WHY_REFUSED = {  # what users may ask for
     "marian": "inputs and answers have different tokens; RoutedModel takes it, in Python",
     "gpt2": "its layers have Conv1D, not nn.Linear",
-    "gemma2": "its states after padding may be NaN; RoutedModel takes it, in Python",
-    **dict.fromkeys(("mixtral", "qwen2_moe", "qwen3_moe"), IN_ONE_TENSOR),
+    "gemma3": "it reads images; of Gemma 3, those of texts are gemma3_text, such as its 270M and 1B",
+    **dict.fromkeys(MIXTURES_OF_TOKENS, IN_ONE_TENSOR),
 }
 # In the configurations of plain models of `export` and grids.
 OF_THIS_PROJECT = ("text_settings", "task_names", "input_templates", "trained_tasks", "weights_seen")

@@ -307,7 +307,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
 
 
 class RefusesNaN(LogitsProcessor):
-    """Raises InputError if the first predictions are NaN, as those of Gemma-2 after padding at the left."""
+    """Raises InputError if the first predictions are NaN, as those of Gemma 2 in float64 after padding."""
 
     checked = False
 
@@ -315,7 +315,8 @@ class RefusesNaN(LogitsProcessor):
         was_checked, self.checked = self.checked, True
         if not was_checked and scores.isnan().any():
             raise InputError(
-                "the backbone predicts NaN after padding at the left: give it inputs of the same length"
+                "the backbone predicts NaN after padding at the left: load it in float32 or bfloat16, or "
+                "give it inputs of the same length"
             )
         return scores
 
