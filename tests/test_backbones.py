@@ -111,6 +111,8 @@ def test_generation_along_mixed_routes_is_that_of_their_plain_models(family, mix
         assert torch.equal(found[i, : expected.shape[1]], expected[0])
 
 
+OTHER_BITS = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+
 # ---- models that cannot have low-rank experts, or that transformers cannot run, are refused
 
 
@@ -195,15 +197,18 @@ def test_gemma_2_with_padding_at_the_left_is_exact_or_refused(dtype):
 
 @pytest.mark.parametrize(
     ("kind", "why"),
-    [("gpt2", " (its layers have Conv1D"), ("bert", ";"), ("marian", " (inputs and answers have different")],
+    [
+        *(("gpt2", " (its layers have Conv1D"), ("bert", "; the commands take models of the types bart, t5")),
+        *(("gemma3", " (it reads images"), ("marian", " (inputs and answers have different"), ("t5", None)),
+    ],
 )
 def test_other_models_are_refused(kind, why, world, plain, tmp_path, capsys):
     shutil.copytree(plain("t5"), tmp_path / kind)
     path = tmp_path / kind / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": kind}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": kind} | OTHER_BITS))
     before = contents(tmp_path)
     assert run(world.gym, tmp_path / kind, tmp_path / "run", expert_kind="lora", init_eps=None) == 2
     refused = capsys.readouterr().err
-    assert f"is a '{kind}' model{why}" in refused
-    assert "; the commands take models of the types bart, t5" in refused
+    how = "has weights quantized by gptq; of quantized models, the commands take decoder-only ones in 4 bits"
+    assert (f"is a '{kind}' model{why}" if why else how) in refused
     assert contents(tmp_path) == before

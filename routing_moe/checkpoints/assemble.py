@@ -37,6 +37,8 @@ FIELDS = (  # of a plain model, that must be equal so that weights of one can be
     *("num_key_value_heads", "head_dim", "tie_word_embeddings"),
     *("activation_function", "hidden_act", "scale_embedding"),
     *("rope_parameters", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "sliding_window"),
+    *("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),  # of a Gemma
+    *("attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling"),  # Granite
 )
 Model = SavedPlain | SavedMixture
 

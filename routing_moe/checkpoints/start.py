@@ -24,6 +24,7 @@ from routing_moe.io.hub import is_on_hub
 from routing_moe.model.base import base_tensors, refer_to_base, train_base
 from routing_moe.model.configuration import Mixture
 from routing_moe.model.given_routes import GivenRoutes
+from routing_moe.model.loading import check_not_quantized
 from routing_moe.model.loss import with_targets
 from routing_moe.model.mixtures import (
     load_base_weights,
@@ -75,16 +76,17 @@ def start_config(settings: TrainSettings, split: Split, routes: GivenRoutes | No
 
 
 def check_base_type(settings: TrainSettings, config: Mixture) -> None:
-    """Raises InputError for another type than the saved one, or bfloat16 where weights are trained."""
+    """Raises InputError for another type than the saved one, or 16 or 4 bits where weights are trained."""
     kind = str(config.dtype or "float32").removeprefix("torch.")
     if settings.base_dtype not in (None, kind):
         raise InputError(
             f"--base_dtype is {settings.base_dtype}, but the checkpoint's is {kind}; leave the flag out"
         )
-    if kind != "bfloat16":
+    if config.has_lora and not settings.base_lr:
         return
-    if not config.has_lora or settings.base_lr > 0:
+    if kind == "bfloat16":
         raise InputError("the base is in bfloat16 (--base_dtype): for low-rank experts, with --base_lr 0")
+    check_not_quantized(config, "train low-rank experts (--expert_kind lora), with --base_lr 0")
 
 
 def with_flags(config: Mixture, fields: dict) -> Mixture:

@@ -196,11 +196,13 @@ def task_route(mixture, task: str, seed: int) -> tuple[Tensor, str]:
 
 def set_trained(model, route_training: str | None, freeze_embeds: bool, trains_base: bool = False) -> None:
     """Sets `requires_grad` of the model's parts. trains_base: also of the model that experts share."""
-    model.requires_grad_(route_training != "logits")
+    trained = route_training != "logits"
+    for name, parameter in model.named_parameters():
+        if not is_of_base(name):
+            parameter.requires_grad_(trained)
     if trains_base:
         model.float()
-    elif model.config.has_lora:
-        train_base(model, False)
+    train_base(model, trained and (trains_base or not model.config.has_lora))
     if freeze_embeds:  # of tokens and positions, and the norms after them
         of_layers = tuple(f"{name}." for name in stacks(model))
         for name, parameter in model.named_parameters():

@@ -26,6 +26,7 @@ from routing_moe.config.choices import MIXTURES
 from routing_moe.io.hub import is_hub_name, local_folder
 from routing_moe.model.loading import (
     auto_class,
+    check_not_quantized,
     damaged,
     load_backbone,
     load_checked,
@@ -50,7 +51,9 @@ def base_tensors(model) -> dict[str, Tensor]:
 
 
 def train_base(model, trained: bool) -> None:
-    """Sets whether the plain model that experts share is trained."""
+    """Sets whether the plain model that experts share is trained. Raises InputError if it cannot be."""
+    if trained:
+        check_not_quantized(model.config, "train low-rank experts (--expert_kind lora), with --base_lr 0")
     for name, parameter in model.named_parameters():
         if is_of_base(name):
             parameter.requires_grad_(trained)
@@ -124,6 +127,7 @@ def stored_tensors(model) -> dict[str, Tensor] | None:
     if model.config.base_model is not None and not is_unchanged(model):
         model.config.base_model = model.config.base_sha256 = None
     if model.config.base_model is None:
+        check_not_quantized(model.config, "save the plain model, and make the mixture from its folder")
         return None
     return {name: tensor for name, tensor in own_tensors(model).items() if not is_of_base(name)}
 
@@ -181,6 +185,7 @@ def load_base(config, token: str | None = None, **loading) -> PreTrainedModel:
 
 def fill_plain(model: PreTrainedModel, state: Mapping[str, Tensor]) -> PreTrainedModel:
     """Returns the model, with these weights; files are read with the names of a BART, with "model."."""
+    check_not_quantized(model.config, "other weights cannot be loaded into it; give their folder as --model")
     own = model.state_dict().keys()
     named = {name if name in own else name.removeprefix("model."): t for name, t in state.items()}
     # Experts stay, and old files of a BART lack the bias, which is 0.

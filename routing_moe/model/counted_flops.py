@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from routing_moe.model.lora import LoraLinear, lora_class
 from routing_moe.model.loss import with_targets
 from routing_moe.model.routed_model import RoutedModel
 
@@ -86,7 +87,7 @@ def active_parameters(model, routes_BLE: Tensor) -> int:
 
     These are all but router, task vectors, and the experts of weight 0; merged experts count as one.
     """
-    used_LE = (routes_BLE != 0).double().mean(dim=0)
+    used_LE, model = (routes_BLE != 0).double().mean(dim=0), on_meta(model)
     if model.config.expert_mixing == "parameters":
         used_LE = torch.full_like(used_LE, 1 / model.config.num_experts)
     of_routing = ("router.", "task_vectors.")
@@ -105,7 +106,13 @@ def on_meta(module: nn.Module) -> nn.Module:
     """Returns a copy on the meta device, without dropout; in float32, as layers look at values in float16."""
     tensors = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in module.parameters()}
     tensors |= {id(buffer): buffer.to("meta") for buffer in module.buffers()}
-    return copy.deepcopy(module, tensors).eval().float()
+    copied = copy.deepcopy(module, tensors).eval().float()
+    for part in copied.modules():
+        if hasattr(part, "quant_state"):  # of bitsandbytes: the same products, of plain linear maps
+            part.__class__ = lora_class(nn.Linear) if isinstance(part, LoraLinear) else nn.Linear
+            weight = torch.empty(part.out_features, part.in_features, device="meta")
+            part.weight = nn.Parameter(weight, requires_grad=False)
+    return copied
 
 
 def run_on_meta(meta, routes_BLE: Tensor | None) -> Tensor:

@@ -40,6 +40,10 @@ def inject(model: nn.Module, config) -> list[LoraLayer]:
             for linear in sorted(maps, key=lambda name: name.count(".")):
                 maps[linear].__class__ = lora_class(type(maps[linear]))
                 maps[linear].add_updates(layers[-1], config)
+    # Otherwise bitsandbytes packs weights in evaluations on some CPUs, and returns no gradients from then on.
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return layers
 
 
@@ -56,7 +60,8 @@ def linear_maps(layer_name: str, layer: nn.Module, config) -> dict[str, nn.Linea
     """Returns {name: linear map} of a layer that get experts. Raises InputError for what cannot get them.
 
     Those are matrices that are no weight of an `nn.Linear` (experts of a mixture in one tensor, `Conv1D`),
-    quantized weights, and linear maps for some of the tokens only, which do not know whose tokens these are.
+    quantized weights but those of bitsandbytes in 4 bits, and linear maps for some of the tokens only, which
+    do not know whose tokens these are.
     """
     maps, missed = {}, []
     for name, weight in layer.named_parameters():
@@ -66,8 +71,9 @@ def linear_maps(layer_name: str, layer: nn.Module, config) -> dict[str, nn.Linea
         is_target = config.lora_targets in ("all", kind)
         if weight.ndim < 2 or isinstance(module, nn.Embedding) or not is_target:
             continue
-        quantized = not weight.is_floating_point() or weight.itemsize < 2
-        if not isinstance(module, nn.Linear) or quantized or ".experts." in f".{place}.":
+        is_4bit = getattr(weight, "quant_state", None) is not None  # of bitsandbytes
+        is_float = weight.is_floating_point() and weight.itemsize > 1
+        if not isinstance(module, nn.Linear) or not (is_4bit or is_float) or ".experts." in f".{place}.":
             missed.append(f"{layer_name}.{name} ({type(module).__name__}, {weight.dtype})")
         else:
             maps[place] = module
@@ -76,7 +82,7 @@ def linear_maps(layer_name: str, layer: nn.Module, config) -> dict[str, nn.Linea
             f"{in_short(missed)}: no weight of a plain linear map for all tokens, so that it cannot have "
             "low-rank experts; take other lora_targets, or another model"
         )
-    widths = {width for linear in maps.values() for width in linear.weight.shape}
+    widths = {width for linear in maps.values() for width in (linear.in_features, linear.out_features)}
     if any(width % config.lora_splits for width in widths):
         raise InputError(f"lora_splits is {config.lora_splits}; it must divide the widths {sorted(widths)}")
     if not maps:

@@ -85,6 +85,17 @@ def load_backbone(
     return model
 
 
+def is_quantized(config: PreTrainedConfig) -> bool:
+    """Returns whether the linear maps of a plain model, or of the base of a mixture, are quantized."""
+    return getattr(getattr(config, "backbone", config), "quantization_config", None) is not None
+
+
+def check_not_quantized(config: PreTrainedConfig, instead: str) -> None:
+    """Raises InputError for a base with quantized weights. instead: what is possible, or why not."""
+    if is_quantized(config):
+        raise InputError(f"the base has quantized weights: {instead}")
+
+
 def check_finite(tensors: Mapping[str, Tensor], source: str | Path) -> None:
     """Raises InputError that names tensors that are not finite, and the file or folder they are from."""
     floats = {name: t.detach() for name, t in tensors.items() if t.is_floating_point() and t.numel()}

@@ -9,7 +9,7 @@ from transformers import AutoConfig, BartForConditionalGeneration, PreTrainedMod
 
 from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object
-from routing_moe.config.choices import PLAIN_MODELS, ROUTING_BART
+from routing_moe.config.choices import DECODER_ONLY, PLAIN_MODELS, ROUTING_BART
 from routing_moe.io.hub import NotAvailable, local_folder
 from routing_moe.model.base import ROUTING_NAMES, fill_plain
 from routing_moe.model.configuration import Mixture, RoutingBartConfig, RoutingConfig
@@ -46,6 +46,12 @@ def plain_config(source: str | Path, low_rank: bool = False) -> Mixture:
         why = f" ({WHY_REFUSED[kind]})" if kind in WHY_REFUSED else ""
         known = ", ".join(PLAIN_MODELS)
         raise InputError(f"{source} is a {kind!r} model{why}; the commands take models of the types {known}")
+    how = values.get("quantization_config")
+    if how and (kind not in DECODER_ONLY or not how.get("load_in_4bit")):
+        raise InputError(
+            f"{source} has weights quantized by {how.get('quant_method')}; of quantized models, the commands "
+            "take decoder-only ones in 4 bits of bitsandbytes (load_in_4bit)"
+        )
     if kind == "bart" and not low_rank:
         return RoutingBartConfig.of(values | {"num_experts": 1}, path)
     with problem_context(f"{path}: "):

@@ -51,6 +51,8 @@ from routing_moe.model.injection import inject, plain_copy
 from routing_moe.model.loading import (
     auto_class,
     check_finite,
+    check_not_quantized,
+    is_quantized,
     load_backbone,
     own_tensors,
     saved_kind,
@@ -64,6 +66,7 @@ from routing_moe.model.task_routing import RoutingModel
 # What Auto classes always pass, without an effect here; other arguments are refused.
 OF_AUTO = ("_from_auto", "_commit_hash", "adapter_kwargs", "trust_remote_code")
 INSTEAD = {"torch_dtype": "give dtype", "device_map": "then use .to(device)"}
+WITHOUT_MERGING = "export --as adapter writes one, finetune takes --route_training fixed, vector or logits"
 OF_COPIES = ("num_beams", "num_return_sequences")  # settings by which `generate` repeats examples
 
 
@@ -120,7 +123,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
     def with_backbone(cls, config: RoutingConfig, backbone: PreTrainedModel) -> Self:
         """Returns a model with new experts of a plain model, which is frozen if they are low-rank ones."""
         model = unfilled_model(cls, config, backbone)
-        train_base(model, not config.has_lora)
+        train_base(model, not (config.has_lora or is_quantized(config)))
         for part in (model.router, model.task_vectors):
             if part is not None:
                 part.to(model.routing_dtype)
@@ -246,6 +249,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         """
         if not self.lora_layers:
             return self.backbone
+        check_not_quantized(self.config, f"no route can be merged with it; {WITHOUT_MERGING}")
         routes_LE = self._one_route(routes_LE).to(self.device)
         return plain_copy(self.backbone, self.lora_layers, routes_LE, device, dtype)
 
