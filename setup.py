@@ -12,6 +12,7 @@ PEFT = ["peft>=0.21,<1"]
 LM_EVAL = ["lm_eval>=0.4.13,<1"]
 RAY = ["ray>=2.44,<3"]
 GGUF = ["gguf>=0.17,<1"]
+QUANTIZED = ["bitsandbytes>=0.50,<1"]
 
 setup(
     name="routing-moe",
@@ -54,6 +55,7 @@ setup(
             *LM_EVAL,
             *RAY,
             *GGUF,
+            *QUANTIZED,
             "xllamacpp>=2026.5",  # llama.cpp
         ],
         "sentences": SENTENCES,
@@ -61,5 +63,6 @@ setup(
         "lm_eval": LM_EVAL,
         "ray": RAY,
         "gguf": GGUF,
+        "quantized": QUANTIZED,
     },
 )

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Low-rank experts of a decoder-only model (Qwen, Llama, Mistral, SmolLM), mixed by a learned router.
+# Low-rank experts of a decoder-only model (Qwen, Llama, SmolLM, Gemma, Phi), mixed by a learned router.
 #   bash example_scripts/train_llm.sh --train_dir data/gym
 #   bash example_scripts/train_llm.sh --train_dir data/gym --model Qwen/Qwen2.5-0.5B-Instruct --prompt_format chat
 #   bash example_scripts/train_llm.sh --small      on a laptop: models/smollm2 of get_smollm2.sh, four short tasks

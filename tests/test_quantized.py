@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 from tiny_backbones import batch_of, make_differ, plain_models, routes_of
+from tiny_grids import QUICK, Grids
 from tiny_runs import run, typed, weights
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -67,6 +68,18 @@ def test_a_run_refers_to_its_base_and_its_adapters_are_those_of_peft_on_that_bas
     expected = routed.model(**batch, routes=route_LE.expand(4, -1, -1)).logits
     torch.testing.assert_close(own(**batch).logits, expected, rtol=1e-4, atol=1e-5)
     assert Routed.load(trained).answer("colour", ["sky", "the grass"]) == answers
+
+
+@pytest.mark.parametrize("how", ["fixed", "logits", "vector"])
+def test_few_shot_tuning_that_keeps_the_route_trains_experts_or_the_route(how, trained, world):
+    flags = dict(moe_init=True, init_dir=trained, route_training=how, task_vector="learned", vector_steps=1)
+    flags |= QUICK | dict(learning_rate_list=[0.03], max_input_length=None, max_output_length=None)
+    folder = Grids(world, "quantized").run(how, **flags, save_best=True)
+    (place,) = (file.parent for file in folder.glob("models/*/model.safetensors"))
+    saved, own = weights(place), Routed.load(place).model
+    before = {name: tensor for name, tensor in weights(trained / "best").items() if "lora_B" in name}
+    assert (how == "logits") == all(torch.equal(saved[name], tensor) for name, tensor in before.items())
+    assert own.backbone.model.layers[0].mlp.up_proj.weight.dtype == torch.uint8
 
 
 def test_what_needs_the_weights_in_full_is_refused(trained, base, world, tmp_path, capsys):

@@ -14,10 +14,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from dataloader.errors import InputError
 from routing_moe import RoutedModel
+from routing_moe.checkpoints.adapters import fill_expert, lora_fields, read_adapter
 from routing_moe.model.base import earlier_fingerprint, is_of_base
 from routing_moe.model.lora import LoraPlan
 
 FIELDS = dict(num_experts=3, router_input_dim=8, router_mode="softmax", task_names=["a", "b"])
+DRAWN = dict(route_source="average", task_names=["a"])
 LORA = dict(expert_kind="lora", lora_rank=3, lora_alpha=6)
 BARTS = {"lora": LORA, "layers": {}, "merged": dict(expert_mixing="parameters")}
 
@@ -224,7 +226,7 @@ def test_a_base_in_16_bits_keeps_them_and_its_experts_have_32(tmp_path):
 
 @pytest.mark.parametrize(("family", "mixing"), list(zip(FAMILIES, cycle(MIXINGS), strict=False)))
 @pytest.mark.usefixtures("attention_in_float64")
-def test_peft_gives_the_logits_of_every_route_that_was_exported(family, mixing, tmp_path):
+def test_an_exported_route_has_its_logits_in_peft_and_as_an_expert_again(family, mixing, tmp_path):
     model = make_routed(family, **MIXINGS[mixing])
     batch = batch_of(model)
     for kind in ("soft", "one_hot"):
@@ -236,6 +238,11 @@ def test_peft_gives_the_logits_of_every_route_that_was_exported(family, mixing, 
         assert rank == (12 if (kind, mixing) == ("soft", "products") else 3)
         expected = model(**batch, routes=route_LE.expand(4, -1, -1)).logits
         torch.testing.assert_close(own(**batch).logits, expected, rtol=0, atol=1e-10)
+        updates = read_adapter(base := model.to_plain(torch.zeros_like(route_LE)), tmp_path / kind)
+        again = RoutedModel.from_backbone(base, 2, **lora_fields([updates]), **DRAWN).double().eval()
+        fill_expert(again, 1, updates)
+        logits = again(**batch, routes=torch.eye(2)[1].double().expand(4, again.config.num_layers, 2)).logits
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
     with pytest.raises(InputError, match=r"has a file adapter_config\.json already"):
         model.to_adapter(route_LE, tmp_path / "soft")
 

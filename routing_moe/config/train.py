@@ -89,7 +89,7 @@ class TrainSettings(RunFlags):
     skip_malformed: bool = MORE_DATA(False, "leave out malformed lines of task files instead of stopping", inherited=True)
     debug: bool = DATA(False, "read only 8 examples of every task file: the first of train files, evenly spaced ones of dev and test files", compared_as="budget")
 
-    model: str = START(BART_BASE, "plain model that a new one starts from: a hub name or a folder. Every expert is a copy of a layer of a BART; of another model (T5, mBART, Pegasus, Llama, Mistral, Qwen, SmolLM) a low-rank update (--expert_kind lora)", compared_as="budget")
+    model: str = START(BART_BASE, "plain model that a new one starts from: a hub name or a folder. Every expert is a copy of a layer of a BART; of another model (T5, mBART, Pegasus, Llama, Mistral, Qwen, SmolLM, Gemma, Granite, OLMo 2, Phi 3) a low-rank update (--expert_kind lora)", compared_as="budget")
     initialize_from_vanilla: bool = START(False, "start from --model, as without this flag if no checkpoint is given")
     vanilla_checkpoint: str | None = START(None, "weights to use instead of those of --model: .pt, .safetensors, a saved folder, a run with one expert, a run with low-rank experts (the model that they share), or a hub name of one of these")
     init_eps: float = START(1e-8, "standard deviation of the noise added to each copy (low-rank experts have none); the default is below float32 resolution for weights near 1", range=NOT_NEGATIVE)
