@@ -16,8 +16,11 @@ from transformers import (
     Gemma3TextConfig,
     GraniteConfig,
     LlamaConfig,
+    M2M100Config,
+    MarianConfig,
     MBartConfig,
     MistralConfig,
+    MixtralConfig,
     MT5Config,
     Olmo2Config,
     PegasusConfig,
@@ -35,10 +38,8 @@ from routing_moe import RoutedModel
 T5 = dict(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0, decoder_start_token_id=0)
 CAUSAL = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, eos_token_id=1)
 CAUSAL |= dict(num_attention_heads=4, num_key_value_heads=2)
-# Of Gemma 2 and 3: norms after each part, capped logits, a window that is shorter than inputs.
-WINDOW = dict(
-    sliding_window=4, head_dim=8, layer_types=["sliding_attention", "full_attention", "sliding_attention"]
-)
+WINDOW = dict(sliding_window=4, head_dim=8)  # shorter than inputs
+WINDOW["layer_types"] = ["sliding_attention", "full_attention", "sliding_attention"]
 SCALED = dict(embedding_multiplier=12, logits_scaling=8, residual_multiplier=0.2, attention_multiplier=0.3)
 GATED = dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False)
 BART = dict(d_model=32, encoder_ffn_dim=64, decoder_ffn_dim=64, dropout=0.0) | {
@@ -53,13 +54,18 @@ OTHER_DECODERS = {
     "olmo2": partial(Olmo2Config, bos_token_id=None, pad_token_id=0, **CAUSAL),
     "granite": partial(GraniteConfig, bos_token_id=2, pad_token_id=0, **SCALED, **CAUSAL),
 }
+NOT_DROPPED = dict(attention_dropout=0.0, encoder_layerdrop=0.0, decoder_layerdrop=0.0)
+TWO_EXPERTS = dict(num_local_experts=2, num_experts_per_tok=1, experts_implementation="eager")
 FAMILIES = {
     "t5": lambda: T5Config(vocab_size=96, **T5),
     "flan-t5": lambda: T5Config(vocab_size=96, **T5, **GATED),
     "bart": lambda: BartConfig(vocab_size=96, max_position_embeddings=64, **BART),
+    "m2m100": lambda: M2M100Config(vocab_size=96, **BART, **NOT_DROPPED),  # shifts no labels itself
+    "marian": lambda: MarianConfig(vocab_size=96, pad_token_id=0, decoder_start_token_id=0, **BART),
     "qwen2": lambda: Qwen2Config(vocab_size=96, pad_token_id=0, **CAUSAL),
     "qwen3": lambda: Qwen3Config(vocab_size=96, pad_token_id=0, head_dim=8, **CAUSAL),
     "llama": lambda: LlamaConfig(vocab_size=96, bos_token_id=2, tie_word_embeddings=True, **CAUSAL),
+    "mixtral": lambda: MixtralConfig(vocab_size=96, **TWO_EXPERTS, **CAUSAL),  # behind the attention
     **{name: partial(new, vocab_size=96) for name, new in OTHER_DECODERS.items()},
 }
 MIXINGS = {
@@ -146,10 +152,8 @@ def make_plain(family: str) -> PreTrainedModel:
 
 def make_routed(family: str, num_experts: int = 4, dtype=torch.float64, **fields) -> RoutedModel:
     """Returns a model whose experts all differ from 0."""
-    sizes = dict(
-        lora_rank=3, lora_alpha=6, lora_targets="all", router_input_dim=8, task_names=["a", "b", "c"]
-    )
-    sizes |= dict(router_mode="softmax")
+    sizes = dict(lora_rank=3, lora_alpha=6, router_input_dim=8, task_names=["a", "b", "c"])
+    sizes |= dict(router_mode="softmax", lora_targets="attention" if family == "mixtral" else "all")
     model = RoutedModel.from_backbone(make_plain(family).to(dtype), num_experts, **(sizes | fields)).to(dtype)
     make_differ(model)
     return model
