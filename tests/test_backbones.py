@@ -133,20 +133,13 @@ def test_a_model_whose_first_dimension_is_not_that_of_the_examples_is_refused():
         model(ids, torch.ones_like(ids), labels=ids[:, :4], routes=routes_BLE)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_gemma_2_with_padding_at_the_left_is_exact_or_refused(dtype):
-    """In float64 the eager attention of transformers 5.24 gives NaN: its softmax is in float32."""
-    model = make_routed("gemma2", dtype=dtype)
-    batch = batch_of(model)
+def test_predictions_that_are_nan_are_refused():
+    """In float64, transformers 5.24 gives NaN after padding: the softmax of eager attention is in float32."""
+    model = make_routed("gemma2")
+    batch, tasks = batch_of(model), model.task_ids(["a"] * 4)
     ids, mask = padded_left(batch["input_ids"], batch["attention_mask"])
-    one, four = (dict(task_ids=model.task_ids(["a"] * n), max_new_tokens=3) for n in (1, 4))
-    alone = [model.generate(own[m.bool()][None], **one) for own, m in zip(ids, mask, strict=True)]
-    if dtype == torch.float64:
-        with pytest.raises(InputError, match="NaN after padding at the left: load it in float32"):
-            model.generate(ids, attention_mask=mask, **four)
-    else:
-        found = model.generate(ids, attention_mask=mask, **four)
-        assert all(torch.equal(row, own[0]) for row, own in zip(found, alone, strict=True))
+    with pytest.raises(InputError, match="NaN after padding at the left: load it in float32"):
+        model.generate(ids, attention_mask=mask, task_ids=tasks, max_new_tokens=3)
 
 
 @pytest.mark.parametrize(

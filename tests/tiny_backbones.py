@@ -1,6 +1,5 @@
 """Tiny models of other families than BART, made from configurations."""
 
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -37,7 +36,6 @@ from routing_moe import RoutedModel
 
 T5 = dict(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0, decoder_start_token_id=0)
 CAUSAL = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=3, eos_token_id=1)
-CAUSAL |= dict(num_attention_heads=4, num_key_value_heads=2)
 WINDOW = dict(sliding_window=4, head_dim=8)  # shorter than inputs
 WINDOW["layer_types"] = ["sliding_attention", "full_attention", "sliding_attention"]
 SCALED = dict(embedding_multiplier=12, logits_scaling=8, residual_multiplier=0.2, attention_multiplier=0.3)
@@ -47,12 +45,19 @@ BART = dict(d_model=32, encoder_ffn_dim=64, decoder_ffn_dim=64, dropout=0.0) | {
     for side in ("encoder", "decoder")
     for what, number in (("layers", 2), ("attention_heads", 4))
 }
-OTHER_DECODERS = {
-    "gemma2": partial(Gemma2Config, bos_token_id=2, pad_token_id=0, **WINDOW, **CAUSAL),
-    "gemma3": partial(Gemma3TextConfig, bos_token_id=2, pad_token_id=0, **WINDOW, **CAUSAL),
-    "phi3": partial(Phi3Config, bos_token_id=2, pad_token_id=0, **CAUSAL),  # maps of several parts in one
-    "olmo2": partial(Olmo2Config, bos_token_id=None, pad_token_id=0, **CAUSAL),
-    "granite": partial(GraniteConfig, bos_token_id=2, pad_token_id=0, **SCALED, **CAUSAL),
+# Decoder-only ones: without tokens around texts; with <s> before them and no token for padding.
+CAUSAL |= dict(num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, vocab_size=99)
+DECODER_ONLY = {
+    "qwen2": lambda: Qwen2Config(pad_token_id=0, **CAUSAL),
+    "llama": lambda: LlamaConfig(bos_token_id=96, tie_word_embeddings=True, **CAUSAL),
+    "qwen3": lambda: Qwen3Config(head_dim=8, **CAUSAL),
+    "mistral": lambda: MistralConfig(bos_token_id=96, sliding_window=5, **CAUSAL),
+    "smollm3": lambda: SmolLM3Config(bos_token_id=None, pad_token_id=0, no_rope_layer_interval=2, **CAUSAL),
+    "gemma2": lambda: Gemma2Config(pad_token_id=0, **WINDOW, **CAUSAL),
+    "gemma3": lambda: Gemma3TextConfig(pad_token_id=0, **WINDOW, **CAUSAL),
+    "granite": lambda: GraniteConfig(pad_token_id=0, **SCALED, **CAUSAL),
+    "olmo2": lambda: Olmo2Config(pad_token_id=0, **CAUSAL),
+    "phi3": lambda: Phi3Config(pad_token_id=0, **CAUSAL),  # maps of several parts in one
 }
 NOT_DROPPED = dict(attention_dropout=0.0, encoder_layerdrop=0.0, decoder_layerdrop=0.0)
 TWO_EXPERTS = dict(num_local_experts=2, num_experts_per_tok=1, experts_implementation="eager")
@@ -62,11 +67,8 @@ FAMILIES = {
     "bart": lambda: BartConfig(vocab_size=96, max_position_embeddings=64, **BART),
     "m2m100": lambda: M2M100Config(vocab_size=96, **BART, **NOT_DROPPED),  # shifts no labels itself
     "marian": lambda: MarianConfig(vocab_size=96, pad_token_id=0, decoder_start_token_id=0, **BART),
-    "qwen2": lambda: Qwen2Config(vocab_size=96, pad_token_id=0, **CAUSAL),
-    "qwen3": lambda: Qwen3Config(vocab_size=96, pad_token_id=0, head_dim=8, **CAUSAL),
-    "llama": lambda: LlamaConfig(vocab_size=96, bos_token_id=2, tie_word_embeddings=True, **CAUSAL),
-    "mixtral": lambda: MixtralConfig(vocab_size=96, **TWO_EXPERTS, **CAUSAL),  # behind the attention
-    **{name: partial(new, vocab_size=96) for name, new in OTHER_DECODERS.items()},
+    "mixtral": lambda: MixtralConfig(**TWO_EXPERTS, **CAUSAL),  # behind the attention
+    **DECODER_ONLY,
 }
 MIXINGS = {
     "products": {},
@@ -88,20 +90,6 @@ WITH_ENCODER = {
     "pegasus": lambda: PegasusConfig(
         vocab_size=96, max_position_embeddings=64, decoder_start_token_id=0, **SPECIAL, **BART
     ),
-}
-
-
-# Decoder-only ones: without tokens around texts; with <s> before them and no token for padding.
-LONG = dict(max_position_embeddings=64)
-DECODER_ONLY = {
-    "qwen2": lambda: Qwen2Config(vocab_size=99, pad_token_id=0, **CAUSAL, **LONG),
-    "llama": lambda: LlamaConfig(vocab_size=99, bos_token_id=96, tie_word_embeddings=True, **CAUSAL, **LONG),
-    "qwen3": lambda: Qwen3Config(vocab_size=99, head_dim=8, **CAUSAL, **LONG),
-    "mistral": lambda: MistralConfig(vocab_size=99, bos_token_id=96, sliding_window=5, **CAUSAL, **LONG),
-    "smollm3": lambda: SmolLM3Config(
-        vocab_size=99, bos_token_id=None, pad_token_id=0, no_rope_layer_interval=2, **CAUSAL, **LONG
-    ),
-    **{name: partial(new, vocab_size=99, **LONG) for name, new in OTHER_DECODERS.items()},
 }
 CHAT = (
     "{% for m in messages %}<|user|>\n{{ m.content | trim }}</s>{% endfor %}"
