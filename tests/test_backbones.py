@@ -87,8 +87,6 @@ def test_generation_along_mixed_routes_is_that_of_their_plain_models(family, mix
         assert torch.equal(found[i, : expected.shape[1]], expected[0])
 
 
-OTHER_BITS = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
-
 # ---- models that cannot have low-rank experts, or that transformers cannot run, are refused
 
 
@@ -152,7 +150,8 @@ def test_predictions_that_are_nan_are_refused():
 def test_other_models_are_refused(kind, why, world, plain, tmp_path, capsys):
     shutil.copytree(plain("t5"), tmp_path / kind)
     path = tmp_path / kind / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": kind} | OTHER_BITS))
+    fields = json.loads(path.read_text()) | {"quantization_config": {"quant_method": "gptq"}}
+    path.write_text(json.dumps(fields | {"model_type": kind}))
     before = contents(tmp_path)
     assert run(world.gym, tmp_path / kind, tmp_path / "run", expert_kind="lora", init_eps=None) == 2
     refused = capsys.readouterr().err

@@ -9,6 +9,7 @@ from peft import PeftModel
 from tiny_backbones import batch_of, make_differ, plain_models, routes_of
 from tiny_grids import QUICK, Grids
 from tiny_runs import run, typed, weights
+from tiny_vectors import run as compute_vectors
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from dataloader.errors import InputError
@@ -79,14 +80,16 @@ def test_few_shot_tuning_that_merges_no_route_trains_experts_or_the_route(how, t
 
 
 def test_what_needs_the_weights_in_full_is_refused(trained, base, world, tmp_path, capsys):
-    out = dict(output_dir=tmp_path / "out")
-    assert export(typed(dict(checkpoint=trained, task="colour", argmax=True, **out))) == 2
-    assert "no route can be merged with it; export --as adapter" in capsys.readouterr().err
-    assert average(typed(dict(runs=[trained], **out))) == 2
-    assert "no route can be merged with it" in capsys.readouterr().err
+    of_route, of_models = dict(checkpoint=trained, task="colour", argmax=True), dict(runs=[base, trained])
+    for command, flags in ((export, of_route), (average, of_models)):
+        assert command(typed(flags | dict(output_dir=tmp_path / "out"))) == 2
+        assert "no route can be merged with it; export --as adapter" in capsys.readouterr().err
     for flags in (dict(LORA, base_lr=0.1), dict(num_experts=1, init_eps=None)):
         assert run(world.gym, base, tmp_path / "out", **flags) == 2
         assert "quantized weights: train low-rank experts (--expert_kind lora)" in capsys.readouterr().err
+    assert compute_vectors("text", world.gym, base, tmp_path / "text", max_input_length=40) == 0
+    assert compute_vectors("fisher", world.gym, base, tmp_path / "out") == 2
+    assert "fisher vectors need those of a model in full" in capsys.readouterr().err
     model = RoutedModel.from_backbone(AutoModelForCausalLM.from_pretrained(base), **FIELDS)
     with pytest.raises(InputError, match="save the plain model, and make the mixture from its folder"):
         model.save_pretrained(tmp_path / "saved")

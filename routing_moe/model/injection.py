@@ -40,10 +40,6 @@ def inject(model: nn.Module, config) -> list[LoraLayer]:
             for linear in sorted(maps, key=lambda name: name.count(".")):
                 maps[linear].__class__ = lora_class(type(maps[linear]))
                 maps[linear].add_updates(layers[-1], config)
-    # Otherwise bitsandbytes packs weights in evaluations on some CPUs, and returns no gradients from then on.
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
     return layers
 
 

@@ -53,6 +53,7 @@ from routing_moe.model.loading import (
     check_finite,
     check_not_quantized,
     is_quantized,
+    keep_quantized,
     load_backbone,
     own_tensors,
     saved_kind,
@@ -89,6 +90,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
             raise InputError(f"{type(self.backbone).__name__} has no language-model head; load it with one")
         config.backbone = self.backbone.config  # the one that the model reads, with its attention
         project_in_float32(self.backbone)
+        keep_quantized(self.backbone)
         self.lora_layers = inject(self.backbone, config) if config.has_lora else []
         self.add_routing()
         self.post_init()
@@ -247,9 +249,9 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         None: of a model with one expert. device: where the plain model is, None: where this one is.
         dtype: of the merged linear maps, None: that of the base.
         """
+        check_not_quantized(self.config, f"no route can be merged with it; {WITHOUT_MERGING}")
         if not self.lora_layers:
             return self.backbone
-        check_not_quantized(self.config, f"no route can be merged with it; {WITHOUT_MERGING}")
         routes_LE = self._one_route(routes_LE).to(self.device)
         return plain_copy(self.backbone, self.lora_layers, routes_LE, device, dtype)
 

@@ -14,6 +14,7 @@ from routing_moe.finetuning.starting_model import plain_of
 from routing_moe.finetuning.trial import Weights
 from routing_moe.io.accelerator import command_device, make_accelerator
 from routing_moe.io.precision import precision_problems
+from routing_moe.model.loading import check_not_quantized
 from routing_moe.optim.step import Stepper
 
 
@@ -68,6 +69,7 @@ class BartMethod:
                 raise InputError(f"--pooling bos: {settings.model} has no token <s> before texts; give mean")
         model = saved.load()
         if settings.reads_answers:  # gradients need float32, also if the base of experts was in bfloat16
+            check_not_quantized(model.config, f"{settings.method} vectors need those of a model in full")
             model = model.float()
         self.model = model.to(command_device()).eval()
 
