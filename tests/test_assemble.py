@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from test_answering import by_transformers
 from test_merge import hashes
 from tiny_answers import gym_inputs, load
-from tiny_runs import TRAIN_TASKS, typed, write_bart
+from tiny_runs import ROWS, TRAIN_TASKS, typed, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe import RoutingBartForConditionalGeneration
@@ -302,7 +302,17 @@ def test_wrong_models_are_one_error_each(barts, adapters, with_run, world, tmp_p
 def test_who_helps_whom_of_adapters_beside_their_base(low_rank, world, tmp_path, capsys):
     assert transfer([str(low_rank), "--output_dir", str(tmp_path / "none")]) == 2
     assert "give the gym of its tasks (--train_dir)" in capsys.readouterr().err
-    flags = ["--train_dir", str(world.gym), "--max_input_length", "24", "--output_dir", str(tmp_path / "out")]
-    assert transfer([str(low_rank), *flags]) == 0
+    flags = ["--max_input_length", "24", "--rows", "99", "--output_dir"]
+    gym = ["--train_dir", str(world.gym)]
+    assert transfer([str(low_rank), *gym, *flags, str(tmp_path / "out")]) == 0
     table = pd.read_csv(tmp_path / "out/transfer.csv", index_col=0)
     assert (list(table.index), list(table.columns)) == (TASKS, [*TASKS, "(base)"])
+    rows = {task: [row.split("\t")[:2] for row in ROWS[task]] for task in TASKS}
+    for task, pairs in rows.items():
+        pd.DataFrame(pairs, columns=["text", "label"]).to_csv(tmp_path / f"{task}.csv", index=False)
+    tables = [f"{task}={tmp_path / task}.csv" for task in TASKS]
+    same = ["--input", "{text}", "--output", "{label}", *flags]
+    assert transfer([str(low_rank), "--tables", *tables, *same, str(tmp_path / "tables")]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "tables/transfer.csv", index_col=0), table)
+    assert transfer([str(low_rank), "--tables", tables[0], *same, str(tmp_path / "no")]) == 2
+    assert f"{TASKS[1]}: give {TASKS[1]}=TABLE, too" in capsys.readouterr().err

@@ -125,7 +125,7 @@ class Adaptation:
             names = [f"{how}, by the other folds", "best on the other folds"]
             table = compared(names, self.fold_losses(losses_CR), 1)
             report["folds"] = table.to_dict("index")
-            if table["difference"].iloc[0] < 0:
+            if table["difference"][names[0]] < 0:
                 route_LE, chosen = self.learned(np.arange(len(self.rows)), self.candidates[best]), how
             else:
                 log.info("%s is no better than the best candidate, which is written", how)

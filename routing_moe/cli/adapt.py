@@ -30,7 +30,7 @@ log = logging.getLogger("routing_moe")
 def main(argv: list[str] | None = None) -> int:
     def run(settings: AdaptSettings) -> None:
         settings = replace(settings, task=settings.task or Path(settings.rows).stem)
-        rows = settings.rows, settings.task, settings.input, settings.output, settings.options
+        rows = "rows", settings.rows, settings.task, settings.input, settings.output, settings.options
         examples, places = labelled_rows(*rows), named_places("adapters", settings.adapters, unnamed=True)
         if brackets := [name for name in places if name.startswith("(")]:
             raise InputError(f"--adapters {brackets[0]}: names in brackets are those of the base and folds")

@@ -15,12 +15,14 @@ import logging
 import os
 from contextlib import ExitStack
 
-from dataloader.errors import InputError, problem_context
+from dataloader.errors import InputError, in_short, problem_context
 from dataloader.gym import Example, Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.ontology import Ontology, ontology_path
+from routing_moe.answering.labelled_rows import labelled_rows
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.config.ablate import TransferSettings
+from routing_moe.config.assemble import named_places
 from routing_moe.config.console import run_command
 from routing_moe.config.shared import given_texts
 from routing_moe.io.files import unwritable
@@ -41,17 +43,34 @@ def run(settings: TransferSettings) -> None:
         return write_one_group(settings, contested)
     start = find_mixture(str(settings.run), settings.checkpoint_name, "checkpoint_name")
     saved = load_run_settings(settings.run) or {}
+    tasks = [task for task in start.config.task_names if task in start.config.trained_tasks]
+    rows = rows_of_tables(settings, tasks) if settings.tables else rows_of_gym(settings, saved, tasks)
+    compare(settings, settings.mixed_precision or saved.get("mixed_precision"), *rows, contested)
+
+
+def rows_of_tables(settings: TransferSettings, tasks: list[str]) -> tuple[list[Example], Ontology]:
+    """Returns the rows of all tasks in --tables, and the ontology of CrossFit's tasks. Raises InputError."""
+    tables = named_places("tables", settings.tables)
+    for task in set(tasks) ^ set(tables):
+        hint = f"one of {in_short(tasks)}" if task in tables else f"give {task}=TABLE, too"
+        raise InputError(f"--tables: {settings.run} has an expert for each of its tasks; {task}: {hint}")
+    templates = settings.input, settings.output
+    rows = [row for task in tasks for row in labelled_rows("tables", tables[task], task, *templates)]
+    return rows, Ontology.load()
+
+
+def rows_of_gym(settings: TransferSettings, saved: dict, tasks: list[str]) -> tuple[list[Example], Ontology]:
+    """Returns the train rows of all tasks in the gym, and its ontology. saved: the settings of the run."""
     place = settings.train_dir or saved.get("train_dir")
     if place is None:
-        raise InputError(f"{settings.run} is no run with a gym: give the gym of its tasks (--train_dir)")
+        advice = "give the gym of its tasks (--train_dir), or --tables"
+        raise InputError(f"{settings.run} is no run with a gym: {advice}")
     with problem_context("--train_dir "):
         gym = Gym(place, saved.get("skip_malformed", False))
-    tasks = [task for task in start.config.task_names if task in start.config.trained_tasks]
     if problems := gym.lacking(tasks, settings.run):
         raise InputError(f"--train_dir {place}: {problems[0]}; give the gym of its training")
     examples = gym.pool(tasks, "train", limit=8 if saved.get("debug") else None)
-    ontology = Ontology.load(ontology_path(place, saved.get("task_ontology")))
-    compare(settings, settings.mixed_precision or saved.get("mixed_precision"), examples, ontology, contested)
+    return examples, Ontology.load(ontology_path(place, saved.get("task_ontology")))
 
 
 def write_one_group(settings: TransferSettings, contested: Contested) -> None:

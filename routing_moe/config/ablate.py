@@ -66,6 +66,9 @@ class TransferSettings(GivenTexts):
 
     run: Path = WHAT(REQUIRED, "run with an expert for each task (train --task_routes tasks), or a mixture of assemble", positional=True, metavar="RUN")
     train_dir: str | None = WHAT(None, "gym folder (default: that of the run)")
+    tables: tuple[str, ...] = WHAT((), "instead of a gym: a table with labelled rows of each task (.csv, .tsv, .jsonl, .parquet)", metavar="NAME=TABLE")
+    input: str = WHAT("{input}", "with --tables: the text of a row, with columns in braces", metavar="TEXT")
+    output: str = WHAT("{output}", "with --tables: its answer, with columns in braces", metavar="TEXT")
     checkpoint_name: str | None = WHAT(None, "which checkpoint of a run (default: best)")
     rows: int = WHAT(16, "most rows of each task, evenly spaced: all are read once along each expert", range=AT_LEAST_1)
     columns: int = WHAT(256, "most experts that are compared; of more tasks, so many are drawn, and the others join the group whose experts they gain most from. A sample needs about three tasks of each group", range=AT_LEAST_1)
