@@ -24,7 +24,7 @@ import torch
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
-from dataloader.atomic_files import folder_lock, write_text
+from dataloader.atomic_files import LOCK_FILE, folder_lock, write_text
 from dataloader.encoding import encode
 from dataloader.errors import InputError, counted, in_short
 from dataloader.gym import Example
@@ -71,7 +71,8 @@ def adapt(
         found = counted(len(inputs), "different input")
         raise InputError(f"--folds is {settings.folds}, but the rows have {found}; give fewer folds")
     restore_previous(out)
-    if out.is_dir() and any(out.iterdir()) and not (out / JOB_FILE).exists():
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if JOB_FILE not in names and names - {LOCK_FILE}:
         raise InputError(f"--output_dir {out} holds other files; name a new folder")
     pieces = JobFolder(out / "losses", load_array, "compute it again", ".npy", partial(quote, safe=""))
     described = {name: getattr(settings, name) for name in OF_JOB} | dict(texts) | made_of({"base": base})
