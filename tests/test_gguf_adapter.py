@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from served import by_llama_cpp
 from test_import_gguf import gguf, write_gguf
 from tiny_backbones import make_differ
 from tiny_runs import typed
@@ -63,33 +64,19 @@ def test_a_base_with_the_update_added_in_its_own_file_is_read_as_the_route(mixtu
     torch.testing.assert_close(found, log_p(mixture, [0.2, 0.8]), rtol=0, atol=1e-4)
 
 
-def by_llama_cpp(base, adapters, requests) -> list[torch.Tensor]:
-    """The same as `log_p` by llama.cpp, for requests with other scales of the adapters."""
-    xllamacpp = pytest.importorskip("xllamacpp", reason="needs llama.cpp: pip install xllamacpp")
-    params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.n_parallel, params.warmup = str(base), 64, 1, False
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(file), 0.0) for file in adapters]
-    server, found = xllamacpp.Server(params), []
-    for scales in requests:
-        lora = [{"id": i, "scale": scale} for i, scale in enumerate(scales)]
-        rows = torch.full((len(PROMPTS), 99), torch.nan)
-        for row, prompt in zip(rows, PROMPTS.tolist(), strict=True):
-            asked = dict(prompt=prompt, n_predict=1, n_probs=99, temperature=0, cache_prompt=False, lora=lora)
-            (token,) = server.handle_completions(asked)["choices"][0]["logprobs"]["content"]
-            for option in token["top_logprobs"]:
-                row[option["id"]] = option["logprob"]
-        found.append(rows)
-    return found
-
-
 @pytest.mark.parametrize("family", ARCHITECTURES)
 def test_llama_cpp_gives_the_probabilities_of_every_route(mixture, family, tmp_path):
     """One server with all experts, each loaded once: scales of a request are the weights of a route."""
     written(tmp_path, "--adapters")
     adapters = [tmp_path / f"out/expert{expert}/adapter.gguf" for expert in range(2)]
     routes = [0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.2, 0.8]
-    found = by_llama_cpp(tmp_path / "base.gguf", adapters, routes)
-    for weights, of_route in zip(routes, found, strict=True):
-        torch.testing.assert_close(of_route, log_p(mixture, weights), rtol=0, atol=0.01)
-    assert (found[1] - found[0]).abs().max() > 0.3
+    asked = dict(max_tokens=1, n_probs=99)
+    for weights, of_route in zip(
+        routes, by_llama_cpp(tmp_path / "base.gguf", adapters, routes, PROMPTS.tolist(), **asked), strict=True
+    ):
+        found = torch.full((len(PROMPTS), 99), torch.nan)
+        for row, (token,) in zip(found, of_route, strict=True):
+            for option in token["top_logprobs"]:
+                row[option["id"]] = option["logprob"]
+        torch.testing.assert_close(found, log_p(mixture, weights), rtol=0, atol=0.01)
+    assert (log_p(mixture, [1.0, 0.0]) - log_p(mixture, [0.0, 0.0])).abs().max() > 0.3

@@ -1,0 +1,177 @@
+"""Greedy answers of a mixture and their log-probabilities, beside peft and llama.cpp with its adapters.
+
+    python tests/served.py MIXTURE FILE.gguf FOLDER      a mixture of adapters, and the file of their base
+
+Prints a CSV line for each comparison. Routes: one-hot, that of the first task; soft, over all experts; none.
+"""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from routing_moe import Routed
+from routing_moe.answering.queries import Query
+from routing_moe.cli.export import main as export
+
+NEW_TOKENS = 12
+TEXTS = (
+    "a gorgeous , witty , seductive movie .",
+    "the plot is nothing but boilerplate cliches from start to finish .",
+    "What is the capital of Yugoslavia ?",
+    "How many people live in Chile ?",
+    "Who was the first American in space ?",
+    "i feel completely alone in this city",
+    "i was so happy that i cried all evening",
+    "an utterly compelling piece of work .",
+    "it's just a silly black genre spoof .",
+    "What does the abbreviation SOS mean ?",
+    "i am furious about the way they treated her",
+    "i feel a little nervous before the exam",
+    "When did Hawaii become a state ?",
+    "the film is a verbal duel between two gifted performers .",
+    "one long string of cliches .",
+    "Where is the Loop ?",
+    "i love the quiet mornings by the sea",
+    "it is a shame that nobody laughed .",
+    "What color is indigo ?",
+    "a thoughtful and moving picture of a family .",
+)
+
+
+@torch.no_grad()
+def answered(model, prompts: list[list[int]], end: int, **routes) -> list[tuple[list[int], list[float]]]:
+    """Returns the tokens of each greedy answer and their log-probabilities."""
+    found = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        how = dict(do_sample=False, max_new_tokens=NEW_TOKENS, eos_token_id=end, pad_token_id=end)
+        tokens = model.generate(ids, attention_mask=torch.ones_like(ids), **how, **routes)[0, len(prompt) :]
+        logits = model(torch.cat([ids, tokens[None]], dim=1), **routes).logits[0, len(prompt) - 1 : -1]
+        of_tokens = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+        found.append((tokens.tolist(), of_tokens.tolist()))
+    return found
+
+
+def by_llama_cpp(base, adapters, requests, prompts: list[list[int]], **asked) -> list[list]:
+    """Returns the generated tokens for each request and prompt. A request has scales of all adapters."""
+    xllamacpp = pytest.importorskip("xllamacpp", reason="needs llama.cpp: pip install xllamacpp")
+    params = xllamacpp.CommonParams()
+    params.model.path, params.n_ctx, params.n_parallel, params.warmup = str(base), 512, 1, False
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+    params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(file), 0.0) for file in adapters]
+    server, found, how = xllamacpp.Server(params), [], dict(temperature=0, cache_prompt=False) | asked
+    for scales in requests:
+        lora = [{"id": i, "scale": scale} for i, scale in enumerate(scales)]
+        replies = [server.handle_completions(dict(prompt=prompt, lora=lora) | how) for prompt in prompts]
+        found.append([reply["choices"][0]["logprobs"]["content"] for reply in replies])
+    return found
+
+
+def answers_of(base, adapters, requests, prompts: list[list[int]]) -> list[list]:
+    """Returns `answered` of llama.cpp for each request."""
+    found = by_llama_cpp(base, adapters, requests, prompts, max_tokens=NEW_TOKENS, n_probs=1)
+    return [
+        [([t["id"] for t in tokens], [t["logprob"] for t in tokens]) for tokens in of_request]
+        for of_request in found
+    ]
+
+
+def compared(ours, theirs, end: int) -> tuple[int, float]:
+    """Returns how many answers are equal, and the largest difference of log-probabilities of their tokens.
+
+    An answer that differs counts up to its first other token.
+    """
+    equal, largest = 0, 0.0
+    for (tokens, values), (others, other_values) in zip(ours, theirs, strict=True):
+        text, other = ([token for token in row if token != end] for row in (tokens, others))
+        equal += text == other
+        for token, value, again, its_value in zip(tokens, values, others, other_values, strict=False):
+            if token != again:
+                break
+            largest = max(largest, abs(value - its_value))
+    return equal, largest
+
+
+def write_float32(packaged: Path, file: Path) -> None:
+    """Writes a GGUF file with its weights dequantized."""
+    import gguf
+
+    reader = gguf.GGUFReader(packaged)
+    writer = gguf.GGUFWriter(file, reader.fields["general.architecture"].contents())
+    for name, field in reader.fields.items():
+        if not name.startswith(("GGUF.", "general.architecture", "general.file_type")):
+            of_items = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(name, field.contents(), field.types[0], sub_type=of_items)
+    for tensor in reader.tensors:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        writer.add_tensor(tensor.name, values.astype("float32"))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def exported(mixture: Path, folder: Path, *words: str) -> Path:
+    with contextlib.redirect_stdout(sys.stderr):
+        if not folder.exists():
+            assert export(["--checkpoint", str(mixture), "--output_dir", str(folder), *words]) == 0
+    return folder
+
+
+def comparisons(mixture: Path, packaged: Path | None, folder: Path):
+    """Yields the values of a line. packaged: None: peft alone."""
+    from peft import PeftModel
+
+    routed, n = Routed.load(mixture), len(TEXTS)
+    model, end, tasks = routed.model, routed.tokenizer.eos_token_id, routed.model.config.task_names
+    E, L = model.config.num_experts, model.config.num_layers
+    soft = [2 * (e + 1) / (E * (E + 1)) for e in range(E)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "soft.json").write_text(json.dumps({"soft": [soft] * L}))
+    words = {"one-hot": ["--task", tasks[0]]}
+    words["soft"] = ["--task", "soft", "--task_routes", str(folder / "soft.json")]
+    encoded = routed.task_file(tasks[0], list(map(Query, TEXTS))).encoded
+    prompts = [encoded.sources[i].tolist() for i in range(n)]
+    weights = {"one-hot": [1.0] + [0.0] * (E - 1), "soft": soft, "none": [0.0] * E}
+    ours = {}
+    for dtype in (torch.float64, torch.float32):
+        model.to(dtype)
+        for route in ("one-hot", "soft"):
+            route_LE = torch.tensor(weights[route], dtype=dtype).expand(L, E)
+            ours[route] = answered(model, prompts, end, routes=route_LE[None])
+            place = exported(mixture, folder / f"peft {route}", *words[route], "--as", "adapter")
+            base = AutoModelForCausalLM.from_pretrained(model.config.base_model, dtype=dtype)
+            adapted = PeftModel.from_pretrained(base, place, autocast_adapter_dtype=False).to(dtype).eval()
+            theirs = answered(adapted, prompts, end)
+            engine = f"peft {str(dtype).removeprefix('torch.')}"
+            yield engine, "one adapter", route, *compared(ours[route], theirs, end), n
+    if packaged is None:
+        return
+    ours["none"] = answered(model, prompts, end, routes=torch.zeros(1, L, E))
+    files = {"float32": folder / "float32.gguf", "Q4_1": packaged}
+    if not files["float32"].exists():
+        write_float32(packaged, files["float32"])
+    all_experts = exported(mixture, folder / "experts", "--adapters", "--as", "gguf")
+    experts = [all_experts / task / "adapter.gguf" for task in tasks]
+    single = [
+        exported(mixture, folder / f"gguf {route}", *words[route], "--as", "gguf") / "adapter.gguf"
+        for route in ("one-hot", "soft")
+    ]
+    for name, file in files.items():
+        found = answers_of(file, experts, weights.values(), prompts)
+        for route, theirs in zip(weights, found, strict=True):
+            yield f"llama.cpp {name}", "scales of experts", route, *compared(ours[route], theirs, end), n
+        found = answers_of(file, single, [[1.0, 0.0], [0.0, 1.0]], prompts)
+        for route, theirs in zip(("one-hot", "soft"), found, strict=True):
+            yield f"llama.cpp {name}", "one adapter", route, *compared(ours[route], theirs, end), n
+
+
+if __name__ == "__main__":
+    print("engine,adapters,route,equal,largest,n")
+    for line in comparisons(*map(Path, sys.argv[1:4])):
+        print(*line, sep=",", flush=True)
