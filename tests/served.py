@@ -18,28 +18,16 @@ from routing_moe import Routed
 from routing_moe.answering.queries import Query
 from routing_moe.cli.export import main as export
 
-NEW_TOKENS = 12
+NEW_TOKENS = 8
 TEXTS = (
-    "a gorgeous , witty , seductive movie .",
-    "the plot is nothing but boilerplate cliches from start to finish .",
-    "What is the capital of Yugoslavia ?",
-    "How many people live in Chile ?",
-    "Who was the first American in space ?",
-    "i feel completely alone in this city",
-    "i was so happy that i cried all evening",
-    "an utterly compelling piece of work .",
-    "it's just a silly black genre spoof .",
-    "What does the abbreviation SOS mean ?",
-    "i am furious about the way they treated her",
-    "i feel a little nervous before the exam",
-    "When did Hawaii become a state ?",
-    "the film is a verbal duel between two gifted performers .",
-    "one long string of cliches .",
-    "Where is the Loop ?",
-    "i love the quiet mornings by the sea",
-    "it is a shame that nobody laughed .",
-    "What color is indigo ?",
-    "a thoughtful and moving picture of a family .",
+    "a gorgeous , witty , seductive movie . / nothing but boilerplate cliches from start to finish . / "
+    "Where is the Loop ? / What is the capital of Yugoslavia ? / How many people live in Chile ? / i feel "
+    "alone in this city / i was so happy that i cried all evening / an utterly compelling piece of work . "
+    "/ it's just a silly black genre spoof . / What does the abbreviation SOS mean ? / What color is "
+    "indigo ? / i am furious about the way they treated her / i feel a little nervous before the exam / "
+    "When did Hawaii become a state ? / a verbal duel between two gifted performers . / one long string "
+    "of cliches . / i love the quiet mornings by the sea / it is a shame that nobody laughed . / Who was "
+    "the first in space ? / a thoughtful and moving picture of a family ."
 )
 
 
@@ -123,11 +111,11 @@ def exported(mixture: Path, folder: Path, *words: str) -> Path:
     return folder
 
 
-def comparisons(mixture: Path, packaged: Path | None, folder: Path):
-    """Yields the values of a line. packaged: None: peft alone."""
+def comparisons(mixture: Path, packaged: Path | None, folder: Path, n: int = 20):
+    """Yields the values of a line, of n texts. packaged: None: peft alone."""
     from peft import PeftModel
 
-    routed, n = Routed.load(mixture), len(TEXTS)
+    routed, texts = Routed.load(mixture), TEXTS.split(" / ")[:n]
     model, end, tasks = routed.model, routed.tokenizer.eos_token_id, routed.model.config.task_names
     E, L = model.config.num_experts, model.config.num_layers
     soft = [2 * (e + 1) / (E * (E + 1)) for e in range(E)]
@@ -135,7 +123,7 @@ def comparisons(mixture: Path, packaged: Path | None, folder: Path):
     (folder / "soft.json").write_text(json.dumps({"soft": [soft] * L}))
     words = {"one-hot": ["--task", tasks[0]]}
     words["soft"] = ["--task", "soft", "--task_routes", str(folder / "soft.json")]
-    encoded = routed.task_file(tasks[0], list(map(Query, TEXTS))).encoded
+    encoded = routed.task_file(tasks[0], list(map(Query, texts))).encoded
     prompts = [encoded.sources[i].tolist() for i in range(n)]
     weights = {"one-hot": [1.0] + [0.0] * (E - 1), "soft": soft, "none": [0.0] * E}
     ours = {}

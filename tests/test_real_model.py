@@ -97,7 +97,7 @@ MOST = {"peft float64": 1e-8, "peft float32": 1e-4, "llama.cpp float32": 0.02}  
 def test_peft_and_llama_cpp_answer_along_routes_as_the_mixture(run, tmp_path):
     pytest.importorskip("peft")
     packaged = next(MODEL.glob("*.gguf"), None)
-    for engine, adapters, route, equal, largest, n in served.comparisons(run, packaged, tmp_path):
+    for engine, adapters, route, equal, largest, n in served.comparisons(run, packaged, tmp_path, n=4):
         if engine in MOST:
             assert equal == n, (engine, adapters, route)
             assert largest < MOST[engine], (engine, adapters, route)

@@ -111,7 +111,8 @@ def write_route(routed, route_LE, folder: Path, base, task, rank, as_gguf) -> tu
     rank = write(routed.model, factors, folder)
     write_adapter_texts(folder, task, routed.texts)
     allowed = next((f"--max-lora-rank {most}" for most in VLLM_RANKS if most >= rank), "too high, --rank 512")
-    log.info("adapter of rank %d (vLLM: %s), relative error of its updates %.2g", rank, allowed, error)
+    of_vllm = "" if as_gguf else f" (vLLM: {allowed})"
+    log.info("adapter of rank %d%s, relative error of its updates %.2g", rank, of_vllm, error)
     return factors, rank, error
 
 
