@@ -38,7 +38,8 @@ def answered(model, prompts: list[list[int]], end: int, **routes) -> list[tuple[
     for prompt in prompts:
         ids = torch.tensor([prompt])
         how = dict(do_sample=False, max_new_tokens=NEW_TOKENS, eos_token_id=end, pad_token_id=end)
-        tokens = model.generate(ids, attention_mask=torch.ones_like(ids), **how, **routes)[0, len(prompt) :]
+        tokens = model.generate(ids, attention_mask=torch.ones_like(ids), **how, **routes)[0]
+        tokens = tokens if routes else tokens[len(prompt) :]  # transformers returns the prompt, too
         logits = model(torch.cat([ids, tokens[None]], dim=1), **routes).logits[0, len(prompt) - 1 : -1]
         of_tokens = logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
         found.append((tokens.tolist(), of_tokens.tolist()))
@@ -107,7 +108,10 @@ def write_float32(packaged: Path, file: Path) -> None:
 def exported(mixture: Path, folder: Path, *words: str) -> Path:
     with contextlib.redirect_stdout(sys.stderr):
         if not folder.exists():
-            assert export(["--checkpoint", str(mixture), "--output_dir", str(folder), *words]) == 0
+            assert (
+                export(["--checkpoint", str(mixture), "--output_dir", str(folder), "--as", "gguf", *words])
+                == 0
+            )
     return folder
 
 
@@ -120,19 +124,19 @@ def comparisons(mixture: Path, packaged: Path | None, folder: Path, n: int = 20)
     E, L = model.config.num_experts, model.config.num_layers
     soft = [2 * (e + 1) / (E * (E + 1)) for e in range(E)]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "soft.json").write_text(json.dumps({"soft": [soft] * L}))
-    words = {"one-hot": ["--task", tasks[0]]}
-    words["soft"] = ["--task", "soft", "--task_routes", str(folder / "soft.json")]
+    weights = {"one-hot": [1.0] + [0.0] * (E - 1), "soft": soft, "none": [0.0] * E}
+    (folder / "routes.json").write_text(
+        json.dumps({route: [weights[route]] * L for route in ("one-hot", "soft")})
+    )
     encoded = routed.task_file(tasks[0], list(map(Query, texts))).encoded
     prompts = [encoded.sources[i].tolist() for i in range(n)]
-    weights = {"one-hot": [1.0] + [0.0] * (E - 1), "soft": soft, "none": [0.0] * E}
     ours = {}
     for dtype in (torch.float64, torch.float32):
         model.to(dtype)
         for route in ("one-hot", "soft"):
             route_LE = torch.tensor(weights[route], dtype=dtype).expand(L, E)
             ours[route] = answered(model, prompts, end, routes=route_LE[None])
-            place = exported(mixture, folder / f"peft {route}", *words[route], "--as", "adapter")
+            model.to_adapter(route_LE, place := folder / f"peft {route} {dtype}", "base")
             base = AutoModelForCausalLM.from_pretrained(model.config.base_model, dtype=dtype)
             adapted = PeftModel.from_pretrained(base, place, autocast_adapter_dtype=False).to(dtype).eval()
             theirs = answered(adapted, prompts, end)
@@ -142,12 +146,12 @@ def comparisons(mixture: Path, packaged: Path | None, folder: Path, n: int = 20)
         return
     ours["none"] = answered(model, prompts, end, routes=torch.zeros(1, L, E))
     files = {"float32": folder / "float32.gguf", "Q4_1": packaged}
-    if not files["float32"].exists():
-        write_float32(packaged, files["float32"])
-    all_experts = exported(mixture, folder / "experts", "--adapters", "--as", "gguf")
+    write_float32(packaged, files["float32"])
+    all_experts = exported(mixture, folder / "experts", "--adapters")
     experts = [all_experts / task / "adapter.gguf" for task in tasks]
+    routes = ["--task_routes", str(folder / "routes.json")]
     single = [
-        exported(mixture, folder / f"gguf {route}", *words[route], "--as", "gguf") / "adapter.gguf"
+        exported(mixture, folder / route, "--task", route, *routes) / "adapter.gguf"
         for route in ("one-hot", "soft")
     ]
     for name, file in files.items():
