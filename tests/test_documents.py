@@ -24,7 +24,7 @@ NOT_OURS = {
     *("--num_processes", "--durations"),
     *("--array", "--gpus", "--gres", "--time", "--signal", "--wrap"),  # of sbatch
     *("--requeue", "--mem", "--ntasks", "--head", "--port", "--address"),  # of sbatch, srun, ray
-    "--model_args",  # of lm_eval
+    *("--model_args", "--lora"),  # of lm_eval and llama-server
     *("--verbose", "--train_file", "--dev_file", "--test_file"),
     *("--warmup_proportion", "--predict_checkpoint", "--memory_efficient"),
 }
