@@ -148,7 +148,8 @@ def comparisons(mixture: Path, packaged: Path | None, folder: Path, n: int = 20)
     files = {"float32": folder / "float32.gguf", "Q4_1": packaged}
     write_float32(packaged, files["float32"])
     all_experts = exported(mixture, folder / "experts", "--adapters")
-    experts = [all_experts / task / "adapter.gguf" for task in tasks]
+    expert_N = model.routes_for(tasks)[:, 0].argmax(dim=1).tolist()  # tasks have another order than experts
+    experts = [all_experts / tasks[expert_N.index(e)] / "adapter.gguf" for e in range(E)]
     routes = ["--task_routes", str(folder / "routes.json")]
     single = [
         exported(mixture, folder / route, "--task", route, *routes) / "adapter.gguf"
