@@ -137,7 +137,7 @@ MEASURED = {
     "80 real tasks": [
         (
             "real_tasks.csv",
-            "contrast.str.startswith('open answers: an update') and claim == 'gain'",
+            "contrast.str.startswith('open answers: a low-rank expert') and claim == 'gain'",
             order,
             -1,
         )
