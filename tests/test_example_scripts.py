@@ -310,11 +310,12 @@ def test_the_quickstart_prints_scores_groups_and_answers_and_trains_once(copy, t
     (folder / ".venv/bin").mkdir(parents=True)
     (folder / ".venv/bin/python").symlink_to((folder / "python").readlink())
     call(folder, "cat requirements.txt setup.py | cksum >.venv/installed")
-    gym = "routing-moe conflict-gym --conflict 0.5 --tasks 16 --unseen_tasks 2 --output_dir data/small_gym"
+    sizes = "--tasks 16 --unseen_tasks 2 --rows 24 --dev_rows 4 --test_rows 16"
+    gym = f"routing-moe conflict-gym --conflict 0.5 {sizes} --output_dir data/small_gym"
     bart = "routing-moe conflict-gym bart --gym data/small_gym --output_dir data/small_bart"
     call(folder, f"source example_scripts/setup.sh && {gym} && {bart}")
     first, second = (call(folder, "bash example_scripts/quickstart.sh", STEPS="25").stdout for _ in range(2))
-    results = first[first.index("\nOne gym, one seed") :]
+    results = first[first.index("\nOne gym, one run") :]
     assert second.endswith(results)
     assert "step 25:" not in second
     rows = [line.split("|")[1].strip() for line in results.splitlines() if line.startswith("| ")]
