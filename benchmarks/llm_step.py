@@ -82,7 +82,7 @@ def measured(variant: str, settings: LlmStepSettings) -> dict[str, float]:
     """Returns the seconds of a step, and the memory of training in GB."""
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     torch.manual_seed(settings.seed)
-    model = (measuring.named_model if settings.model else random_qwen)(settings)
+    model = (named_model if settings.model else random_qwen)(settings)
     examples = random_examples(settings, model.config.vocab_size)
     if settings.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -94,6 +94,11 @@ def measured(variant: str, settings: LlmStepSettings) -> dict[str, float]:
     timed = measuring.timed(lambda: step(next(numbers)), settings.device)
     times = measuring.measure({variant: timed}, settings.steps)[variant]
     return times | {"memory_gb": peak_memory_gb() - loaded}
+
+
+def named_model(settings: LlmStepSettings):
+    dtype = getattr(torch, settings.dtype)
+    return AutoModelForCausalLM.from_pretrained(settings.model, dtype=dtype).to(settings.device)
 
 
 def random_qwen(settings: LlmStepSettings):

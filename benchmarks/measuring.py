@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, BartConfig, BartForConditionalGeneration
+from transformers import BartConfig, BartForConditionalGeneration
 from transformers.utils import logging as library_logging
 
 from dataloader.progress import ProgressBar
@@ -131,12 +131,6 @@ def random_model(settings, num_experts: int, **fields) -> RoutingBartForConditio
     with torch.device(settings.device):
         plain = BartForConditionalGeneration(config)
         return RoutingBartForConditionalGeneration.from_bart(plain, num_experts, **fields)
-
-
-def named_model(settings):
-    """Returns the decoder-only model --model in the precision --dtype, on the device."""
-    dtype = getattr(torch, settings.dtype)
-    return AutoModelForCausalLM.from_pretrained(settings.model, dtype=dtype).to(settings.device)
 
 
 def random_source(batch_size: int, length: int, vocab_size: int, device: str) -> dict[str, Tensor]:
