@@ -6,7 +6,7 @@ from planted_routes import features_of_columns, random_routes
 
 from dataloader.ontology import Ontology
 from routing_moe.analysis.correlation import correlate
-from routing_moe.analysis.route_metrics import dynamics_table, overlap
+from routing_moe.analysis.route_metrics import overlap
 from routing_moe.analysis.saved_routes import History, SavedRoutes
 from routing_moe.model.given_routes import layer_names
 from routing_moe.pictures import dots, heat_maps, lines
@@ -115,6 +115,5 @@ PICTURES = {
     "gains, many systems": lambda: dots.plot_gains(*gain_tables(4, 4), "a baseline of a long name " * 3),
     "gains, many tasks": lambda: dots.plot_gains(*gain_tables(24, 1), SIGNS),
     "load": lambda: lines.plot_load([routes(20, 12, 3, n, f"{LONG}{n}") for n in range(3)]),
-    "dynamics": lambda: lines.plot_dynamics(dynamics_table(history(5, 5, 12, 3))),
     "curves": lambda: lines.plot_curves(curves([f"a long name, number {i}" for i in range(5)])),
 }

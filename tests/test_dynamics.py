@@ -103,10 +103,10 @@ def call(*flags) -> int:
         return stopped.code
 
 
-FILES = ["dynamics.csv", "dynamics.pdf", "dynamics.png", "routes.gif"]
+FILES = ["dynamics.csv", "routes.gif"]
 
 
-def test_the_default_run_gets_an_animation_curves_and_a_table(run_folder, monkeypatch, capsys):
+def test_the_default_run_gets_an_animation_and_a_table(run_folder, monkeypatch, capsys):
     monkeypatch.chdir(run_folder.parent)
     assert call() == 2
     assert capsys.readouterr().err == "error: --run models/routing_bart: no such folder\n"
@@ -122,7 +122,7 @@ def test_the_default_run_gets_an_animation_curves_and_a_table(run_folder, monkey
     assert table["layer"].tolist() == ["enc 1", "dec 0", "all"] * 2  # enc 0 has no experts
 
 
-def test_a_run_with_one_evaluation_has_curves_and_no_animation(run_folder, capsys, empty_pictures):
+def test_a_run_with_one_evaluation_has_a_table_and_no_animation(run_folder, capsys):
     (run_folder.parent / "gym/ontology.json").write_text('{"kind": {"sub": ["other"]}}')
     shutil.rmtree(run_folder / "200-steps")
     out = run_folder.parent / "out"

@@ -1,12 +1,12 @@
-"""Routes of a run over training: an animation of its route maps, curves, and their table.
+"""Routes of a run over training: an animation of its route maps, and a table of their measures.
 
     routing-moe create-gif
     routing-moe create-gif --run models/moe
     routing-moe create-gif --run models/moe --routes chosen --output_dir animations/moe_chosen
     routing-moe create-gif --run models/moe --title "Learned routes"
 
-Writes routes.gif, dynamics.csv, dynamics.png and dynamics.pdf: a frame, or a row per layer, for every
-evaluation. A run with a single evaluation gets the table and the curves, but no animation.
+Writes routes.gif and dynamics.csv: a frame, and a row per layer, for every evaluation. A run with a single
+evaluation gets the table, but no animation. `routing-moe report` draws the measures as curves.
 """
 
 import sys
@@ -41,17 +41,14 @@ def run(settings: GifSettings) -> None:
     # Matplotlib is imported after the checks: it takes half a second.
     from routing_moe.analysis.route_metrics import dynamics_table
     from routing_moe.pictures.animation import save_animation
-    from routing_moe.pictures.lines import plot_dynamics
-    from routing_moe.pictures.style import save
 
-    title = settings.title or f"{TITLES[settings.routes]} of {history.name}"
     table = dynamics_table(history)
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"dynamics.{kind}" for kind in ("csv", "png", "pdf")]
+    paths = [folder / "dynamics.csv"]
     write_text(paths[0], table.to_csv(index=False))
-    save(plot_dynamics(table), folder / "dynamics", title)
     if len(history.steps) > 1:
         paths.append(folder / "routes.gif")
+        title = settings.title or f"{TITLES[settings.routes]} of {history.name}"
         in_order = history.of(ontology.order(history.tasks))
         save_animation(in_order, ontology, paths[-1], title)
     else:

@@ -1,24 +1,15 @@
-"""Curves and marks over steps or layers: training, routes over training, the load of experts."""
+"""Curves of training, and marks of layers: the load of experts."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from routing_moe.analysis.route_metrics import ALL, layer_table
+from routing_moe.analysis.route_metrics import layer_table
 from routing_moe.analysis.saved_routes import SavedRoutes, encoder_part, layer_place
 from routing_moe.pictures.style import BAND, DARK, WIDTH, add_legend, series, short, styled
 
-DYNAMICS = {
-    "entropy": "route entropy / log E",
-    "load_entropy": "load entropy / log E",
-    "information": "information / log E",
-    "largest_load": "largest load",
-    "distance_to_final": "distance to last step",
-    "distance_to_previous": "distance to previous step",
-}
 LOADS = {
     "entropy": "entropy of a task's route / log E (mean)",
     "load_entropy": "entropy of the load / log E",
@@ -48,34 +39,6 @@ def plot_curves(curves: pd.DataFrame) -> Figure:
                 means[x], means[measure], linewidth=1.2, markersize=3, zorder=2, label=short(variant), **style
             )
     panels[0].set_ylabel(f"mean {measure.replace('_', ' ')}")
-    add_legend(figure)
-    return figure
-
-
-@styled
-def plot_dynamics(table: pd.DataFrame) -> Figure:
-    """Draws `dynamics_table`, measures over training: a curve for each layer, their mean bold."""
-    layers = [name for name in table["layer"].unique() if name != ALL]
-    parts = layers[: encoder_part(layers)], layers[encoder_part(layers) :]
-    colours = {}
-    for names, hues in zip(parts, ("Blues", "Oranges"), strict=True):  # later layers are darker
-        colours |= dict(zip(names, colormaps[hues](np.linspace(0.35, 0.95, len(names))), strict=True))
-    figure = Figure(figsize=(WIDTH, 3.2 + 0.13 * (len(layers) // 8)), layout="constrained")
-    panels = figure.subplots(2, 3, sharex=True).ravel()
-    for axes, (measure, heading) in zip(panels, DYNAMICS.items(), strict=True):
-        curves = table.pivot(index="step", columns="layer", values=measure)
-        dots = dict(marker="o" if len(curves) <= 12 else "", clip_on=False)
-        for name in layers:
-            axes.plot(curves[name], color=colours[name], linewidth=0.8, markersize=2.2, label=name, **dots)
-        axes.plot(curves[ALL], color=DARK, linewidth=1.8, markersize=3.2, label="mean over layers", **dots)
-        axes.set_title(heading)
-        axes.locator_params(axis="y", nbins=4)
-    for axes in panels[3:]:
-        axes.set_xlabel("step")
-    if len(curves) <= 4:
-        axes.set_xticks(curves.index)
-    else:
-        axes.locator_params(axis="x", nbins=4, integer=True)
     add_legend(figure)
     return figure
 
