@@ -1,10 +1,10 @@
-"""Costs of compared runs and their scores along training: hand-computed for synthetic runs."""
+"""Scores of compared runs along training, by steps and FLOPs: hand-computed for synthetic runs."""
 
 import json
 
 import pandas as pd
 import pytest
-from test_comparison import TREE, by_category, refusal, write_run
+from test_comparison import TREE, by_category, write_run
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 TASKS = ("copy", "spell", "yesno")
@@ -41,49 +41,10 @@ def folder(tmp_path):
     return tmp_path / "runs"
 
 
-def compared(folder):
-    """Returns the table of costs by variant."""
-    assert by_category([str(folder)]) == 0
-    return pd.read_csv(folder / "comparison_cost.csv").set_index("variant")
-
-
-def row_of(variant, printed):
-    """Returns the variant's cells in the table of costs, which is printed last."""
-    (*_, line) = [line for line in printed.splitlines() if line.startswith(f"| {variant} ")]
-    return [cell.strip() for cell in line.split("|")[1:-1]]
-
-
-# ---- as trained
-
-
-def test_costs_are_means_over_seeds_printed_with_the_scores(folder, capsys):
-    costs = compared(folder)
-    assert costs.loc["cheap", "n"] == 2
-    assert costs.loc["cheap", "total_flops"] == 400 * 8_015_000
-    assert costs.loc["costly", ["active_parameters", "total_parameters", "steps"]].tolist() == [1e6, 3e6, 400]
-    shown = row_of("costly", capsys.readouterr().out)
-    assert shown == ["costly", "2", "1 M", "3 M", "2 M", "400", "6.4 G", "-", "-"]
-
-
-def test_the_cost_table_has_the_scored_step_and_the_final_expert_distance(folder, capsys):
-    for seed, step, distance in ((1, 200, 0.1), (2, 400, 0.3)):
-        progress = {"step": step, "temperature": 1.0, "expert_distance": distance}
-        for name in ("best", "last"):
-            place = folder / f"costly/seed{seed}" / name
-            place.mkdir(exist_ok=True)
-            own = progress if name == "best" else {"step": 400, "expert_distance": 2 * distance}
-            (place / "checkpoint.json").write_text(json.dumps(own))
-    costs = compared(folder)
-    assert costs.loc["costly", ["selected_step", "expert_distance"]].tolist() == [300, pytest.approx(0.4)]
-    assert costs.loc["cheap", ["selected_step", "expert_distance"]].isna().all()
-    assert row_of("costly", capsys.readouterr().out)[-2:] == ["300", "0.4"]
-
-
-def test_earlier_runs_count_in_costs_and_curves(folder):
+def test_curves_count_earlier_runs(folder):
     place = write_run(folder, "late", 1, dict.fromkeys(TASKS, 0.5))
     write_cost_and_evaluations(place, 8_000_000, 400, {400: 0.5}, before=(100, 800_000_000))
-    costs = compared(folder)
-    assert costs.loc["late", ["steps", "total_flops"]].tolist() == [500, 4_000_000_000]
+    assert by_category([str(folder)]) == 0
     curves = pd.read_csv(folder / "comparison_curves.csv")
     assert list(curves.columns) == ["variant", "run", "seed", "step", "flops", "dev_score"]
     assert len(curves) == 4 * 4 + 1
@@ -92,33 +53,12 @@ def test_earlier_runs_count_in_costs_and_curves(folder):
     assert second[["step", "flops", "dev_score"]].tolist() == pytest.approx([200, 3.2e9, 0.4])
 
 
-def test_an_unknown_cost_is_a_dash_with_a_note_and_a_damaged_one_an_error(folder, capsys):
-    path = folder / "costly/seed2/cost.json"
-    unknown = {"steps_with_start": None, "total_flops_with_start": None, "start_unknown": "stage1 is gone"}
-    path.write_text(json.dumps(json.loads(path.read_text()) | unknown))
-    costs = compared(folder)
-    assert costs.loc["costly", "flops_per_example"] == 2_000_000  # the run's own cost is known
-    assert costs.loc["costly", ["steps", "total_flops"]].isna().all()
-    assert "- cost of costly/seed2 is unknown: stage1 is gone" in capsys.readouterr().out
-    path.write_text("{")
-    assert "costly/seed2/cost.json is not valid JSON" in refusal(capsys, folder)
-    path.unlink()
-    costs = compared(folder)
-    assert costs.loc["costly", ["total_parameters", "steps", "total_flops"]].isna().all()
-    out = capsys.readouterr().out
-    assert row_of("costly", out) == ["costly", "2", *["-"] * 7]
-    assert "- cost of costly/seed2 is unknown: no cost.json" in out
-
-
-# ---- curves
-
-
 @pytest.mark.parametrize("variants", [("costly",), ("costly", "cheap")])
 def test_evaluations_without_answers_are_in_curves_only_if_no_run_has_others(folder, variants):
     """As --select_by answer_loss writes them."""
     for path in (path for name in variants for path in folder.glob(f"{name}/*/*-steps/dev_results.csv")):
         pd.read_csv(path, index_col=0).rename(columns={"performance": "answer_loss"}).to_csv(path)
-    compared(folder)
+    assert by_category([str(folder)]) == 0
     curves = pd.read_csv(folder / "comparison_curves.csv")
     alone = len(variants) == 1
     assert curves.columns[-1] == ("dev_score" if alone else "dev_answer_loss")

@@ -173,7 +173,7 @@ def test_the_files_are_a_pure_function_of_the_folders(folder, tmp_path, capsys):
     for name in ("one", "two"):
         assert by_category([str(folder), "--baseline", "a", "--output_dir", str(tmp_path / name)]) == 0
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    endings = (".csv", ".md", ".pdf", ".png", "_cost.csv", "_runs.csv", "_tasks.csv")
+    endings = (".csv", ".md", ".pdf", ".png", "_runs.csv", "_tasks.csv")
     assert names == [f"comparison{end}" for end in endings]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

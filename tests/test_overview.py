@@ -102,6 +102,23 @@ def test_a_row_has_costs_scores_and_the_agreement_of_routes(folder, capsys):
     assert own["mantel_r"].tolist() == pytest.approx([1, 1])
 
 
+def test_an_unknown_cost_is_a_dash_with_a_note_and_a_damaged_one_an_error(folder, capsys):
+    path = folder / "found/seed2/cost.json"
+    unknown = {"steps_with_start": None, "total_flops_with_start": None, "start_unknown": "stage1 is gone"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | unknown))
+    table, printed = shown(folder, capsys)
+    assert table.loc["found", ["steps", "gflops"]].isna().all()
+    assert table.loc["found", "active_parameters"] == 1e6  # the run's own cost is known
+    assert "- cost of found/seed2 is unknown: stage1 is gone" in printed.out
+    path.unlink()
+    table, printed = shown(folder, capsys)
+    assert table.loc["found", ["total_parameters", "steps", "gflops"]].isna().all()
+    assert "- cost of found/seed2 is unknown: no cost.json" in printed.out
+    path.write_text("{")
+    assert by_means([str(folder)]) == 2
+    assert "found/seed2/cost.json is not valid JSON" in capsys.readouterr().err
+
+
 def write_summary(folder, **scores):
     folder.mkdir(parents=True)
     rows = "".join(f"{task},mean,{score},5\n" for task, score in scores.items())

@@ -16,7 +16,9 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from routing_moe.results.comparison import comparison_markdown
-from routing_moe.results.overview import cost_markdown, overview_markdown
+from routing_moe.results.markdown import markdown_table
+from routing_moe.results.overview import overview_markdown
+from routing_moe.results.run_cost import in_units
 from routing_moe.results.statistics import holm, mean_interval
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +44,17 @@ def overview(path: Path) -> str:
 
 
 def costs(path: Path) -> str:
-    return cost_markdown(pd.read_csv(path)).split("\n\n")[1]
+    """The costs of training by variant, in units."""
+    table = pd.read_csv(path, index_col="variant")
+    large = ("active_parameters", "total_parameters", "flops_per_example", "total_flops")
+    shown = {name: table[name].map(lambda number: in_units(number).strip()) for name in large}
+    shown |= {name: table[name].map("{:.0f}".format) for name in ("steps", "selected_step")}
+    shown["expert_distance"] = table["expert_distance"].map("{:.2g}".format).replace("nan", "-")
+    shown = pd.DataFrame(shown | {"n": table["n"].astype(str)})[table.columns]
+    names = dict(steps="total steps", total_flops="total FLOPs", flops_per_example="FLOPs per example")
+    names |= dict(selected_step="selected", expert_distance="distance of experts")
+    shown.columns = [names.get(name, name.replace("_", " ")) for name in shown]
+    return markdown_table(shown)
 
 
 def coverage(path: Path) -> str:

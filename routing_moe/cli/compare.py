@@ -11,7 +11,7 @@ is named seed<number> is one of the variant that the folder above is named after
 
 The columns cost, dev, test and unseen are those of overview.csv and .md, a row per variant, with --recovery
 also recovery.csv. The column categories stands for tables and pictures of their own, comparison*: by
-category, run, task and sample, costs, and scores along training.
+category, run, task and sample, and scores along training.
 
 Exits with 0; with 1 if a run is not finished (the tables are of the others); with 2 if there is no table.
 """
@@ -105,9 +105,10 @@ def write_means(settings: CompareSettings) -> list[str]:
     costs = overview.costs_of_runs(runs["test"])
     shown = {name: scored for name, scored in runs.items() if name in settings.columns}
     table = overview.overview(shown, costs, recovery, few_shot)
+    unknown = overview.unknown_costs(costs)
     if "cost" not in settings.columns:
-        table = table.drop(columns=list(overview.COSTS))
-    markdown = f"{overview.overview_markdown(table)}\n\n{overview.explain_overview(table)}\n"
+        table, unknown = table.drop(columns=list(overview.COSTS)), ""
+    markdown = f"{overview.overview_markdown(table)}\n\n{overview.explain_overview(table)}\n{unknown}"
     texts = {"overview.csv": table.to_csv(index=False), "overview.md": markdown}
     if recovery is not None:
         texts["recovery.csv"] = recovery.to_csv(index=False)
@@ -136,17 +137,12 @@ def write_categories(settings: CompareSettings) -> list[str]:
     ontology = ontology_of(finished[0].folder, finished[0].settings, settings.task_ontology)
     if all(ontology.category(task) == UNCATEGORISED for task in finished[0].scores["task_prefix"]):
         notes.append("warning: no task has a category; name a file with --task_ontology")
-    costs = overview.costs_of_runs(runs, settings.checkpoint_name)
-    costs_of_finished = costs.loc[[str(run) for run in finished]]
-    cost_means = overview.means_of_variants(costs_of_finished[["variant", *overview.COST_COLUMNS]])
     comparison = compared(settings, finished, ontology)
     tables = comparison.csv_tables(settings)
-    tables |= {"_cost": cost_means.reset_index(), "_curves": overview.curves(runs, costs, settings.measures)}
+    tables["_curves"] = overview.curves(runs, overview.costs_of_runs(runs), settings.measures)
     tables = {end: rows for end, rows in tables.items() if rows is not None and len(rows)}
     draws = {run.variant: run.draws for run in finished if run.draws > 1}
-    cost = overview.cost_markdown(tables["_cost"], costs_of_finished)
-    parts = [*comparison.markdown(settings, draws), cost]
-    markdown = "\n\n".join(parts) + "\n"
+    markdown = "\n\n".join(comparison.markdown(settings, draws)) + "\n"
     texts = {f"comparison{end}.csv": rows.to_csv(index=False) for end, rows in tables.items()}
     texts["comparison.md"] = "\n".join([markdown, *(f"- {note}\n" for note in notes)])
     folder = write(settings, texts)

@@ -10,12 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from dataloader.errors import InputError, Problems, in_short
-from routing_moe.checkpoints.folder import load_progress
 from routing_moe.config.measures import MEASURES, PERFORMANCE
 from routing_moe.model.task_vectors import NOTHING
 from routing_moe.results.few_shot import read_summary
 from routing_moe.results.markdown import markdown_table, mean_and_std, whole
-from routing_moe.results.run_cost import COST_FILE, EXAMPLE_COST, HOW_TO_GET_IT, read_cost, shown_cost
+from routing_moe.results.run_cost import COST_FILE, HOW_TO_GET_IT, read_cost
 from routing_moe.results.runs import Run
 from routing_moe.results.scores import DEV_COLUMNS, ScoresFile, mean_score, read_scores
 
@@ -34,41 +33,41 @@ EXPLAINED = {  # {column: its explanation}
     "ami": "AMI: adjusted mutual information of the routes' clusters and the true kinds of the train tasks:\n"
     "0 by chance, 1 if they agree; - if all tasks have the same route.",
 }
-COST_COLUMNS = (*EXAMPLE_COST, "steps", "total_flops", "selected_step", "expert_distance")
-COST_EXPLAINED = """\
-Cost of training: means over the n runs. Active parameters process one example. FLOPs: matrix
-products, forward and backward. Total steps and FLOPs include the start of a run. Selected: the step of the
-scored checkpoint. Distance of experts at the end: 0 if those of a layer are equal, about 1.4 for
-independent weights."""
 
 
 # ---- costs
 
 
-def costs_of_runs(runs: Sequence[Run], checkpoint_name: str = "best") -> pd.DataFrame:
-    """Returns a row per run, by its name: variant, COST_COLUMNS, own_steps, own_flops and unknown.
+def costs_of_runs(runs: Sequence[Run]) -> pd.DataFrame:
+    """Returns a row per run, by its name: variant, parameters, steps, FLOPs and unknown.
 
-    steps and total_flops include the start; NaN if it is unknown, and unknown says why. selected_step is that
-    of the checkpoint. Raises InputError for damaged files.
+    steps and total_flops include the start, own_steps and own_flops do not; NaN if it is unknown, and unknown
+    says why. Raises InputError for damaged files.
     """
     problems, rows = Problems(), {}
     for run in runs:
         cost = problems.of(read_cost, run.folder) or {}
         unknown = cost["start_unknown"] if cost else f"no {COST_FILE}; {HOW_TO_GET_IT}"
-        rows[str(run)] = {name: cost.get(name) for name in EXAMPLE_COST} | {
+        rows[str(run)] = {
+            "total_parameters": cost.get("total_parameters"),
+            "active_parameters": cost.get("active_parameters"),
             "steps": None if unknown else cost["steps_with_start"],
             "total_flops": None if unknown else cost["total_flops_with_start"],
             "own_steps": cost.get("steps"),
             "own_flops": cost.get("total_flops"),
-            "selected_step": load_progress(run.folder / checkpoint_name).get("step"),
-            "expert_distance": load_progress(run.folder / "last").get("expert_distance"),
             "variant": run.variant,
             "unknown": unknown,
         }
     if problems:
         raise InputError(problems)
     table = pd.DataFrame.from_dict(rows, orient="index")
-    return table.astype(dict.fromkeys((*COST_COLUMNS, "own_steps", "own_flops"), float))
+    return table.astype({name: float for name in table if name not in ("variant", "unknown")})
+
+
+def unknown_costs(costs: pd.DataFrame) -> str:
+    """Returns a line for each reason why costs of runs are unknown, as Markdown."""
+    grouped = costs.groupby("unknown", sort=False)  # without those that are known
+    return "".join(f"- cost of {in_short(list(runs.index))} is unknown: {why}\n" for why, runs in grouped)
 
 
 def means_of_variants(table: pd.DataFrame) -> pd.DataFrame:
@@ -77,25 +76,6 @@ def means_of_variants(table: pd.DataFrame) -> pd.DataFrame:
     means = grouped.agg(lambda values: values.mean(skipna=False))
     means.insert(0, "n", grouped.size())
     return means
-
-
-def cost_markdown(table: pd.DataFrame, costs: pd.DataFrame | None = None) -> str:
-    """Returns means over variants of COST_COLUMNS as Markdown, with notes on unknown costs."""
-    shown = {
-        "n": table["n"].astype(str),
-        "active parameters": table["active_parameters"].map(shown_cost),
-        "total parameters": table["total_parameters"].map(shown_cost),
-        "FLOPs per example": table["flops_per_example"].map(shown_cost),
-        "total steps": table["steps"].map(whole),
-        "total FLOPs": table["total_flops"].map(shown_cost),
-        "selected": table["selected_step"].map(whole),
-        "distance of experts": table["expert_distance"].map(lambda x: "-" if math.isnan(x) else f"{x:.2g}"),
-    }
-    text = f"{COST_EXPLAINED}\n\n{markdown_table(pd.DataFrame(shown).set_index(table['variant']))}"
-    if costs is not None:
-        for why, runs in costs.groupby("unknown", sort=False):  # without those that are known
-            text += f"\n- cost of {in_short(list(runs.index))} is unknown: {why}"
-    return text
 
 
 def curves(runs: Sequence[Run], costs: pd.DataFrame, measures: Sequence[str] = ()) -> pd.DataFrame:

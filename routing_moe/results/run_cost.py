@@ -3,7 +3,6 @@
 `routing_moe.training.cost` computes and writes it at the end of the run.
 """
 
-import math
 from pathlib import Path
 
 from dataloader.errors import InputError
@@ -16,8 +15,7 @@ from routing_moe.io.hub import known_folder
 from routing_moe.io.run_folder import GROUPS_FILE, TRANSFER_FILE
 
 COST_FILE = "cost.json"
-EXAMPLE_COST = ("active_parameters", "total_parameters", "flops_per_example")  # shown in tables
-TRAINING_COST = (*EXAMPLE_COST, "steps", "total_flops")
+TRAINING_COST = ("active_parameters", "total_parameters", "flops_per_example", "steps", "total_flops")
 HOW_TO_GET_IT = "`train` writes it at the end; for a finished run, give its command again with --resume"
 
 
@@ -28,11 +26,6 @@ def in_units(number: float) -> str:
             return f"{number:.3g} {unit}"
         number /= 1000
     return f"{number:.3g} E"
-
-
-def shown_cost(number: float) -> str:
-    """Returns a number such as "12.3 M", or "-" for NaN."""
-    return "-" if math.isnan(number) else in_units(number).strip()
 
 
 def read_cost(run: str | Path) -> dict | None:
