@@ -100,12 +100,6 @@ def test_intervals_have_the_documented_coverage(effects, seeds, tasks, seed_std)
     assert 0.93 < covered((5000, seeds, tasks), design_of(seeds), effects, seed_std, draw) < 0.975
 
 
-def test_two_way_intervals_of_two_seeds_are_too_narrow():
-    """The reason for another design."""
-    draw = np.random.default_rng(2)
-    assert covered((2000, 2, 80), "seeds_and_tasks", "normal", 0.6, draw) < 0.9
-
-
 # ---------------------------------------------------------------------------- multiple tests
 
 

@@ -307,19 +307,6 @@ def routes_with_noise(stepper, step, noise_SLBE, task_ids_B):
     return hard_BLE - soft_BLE.detach() + soft_BLE
 
 
-def test_alternating_steps_equal_steps_with_the_other_part_frozen(make_stepper):
-    for step, frozen in ((0, ("router", "vectors")), (1, ("bart",))):
-        taking_turns = make_stepper({"alternate_every": 1, "max_grad_norm": 0.1})
-        assert frozen_parts(step, 1) == set(frozen)
-        alone = make_stepper({"max_grad_norm": 0.1})
-        for name, p in alone.model.named_parameters():
-            p.requires_grad_(part_of(name) not in frozen)
-        alone = Stepper(alone.model, alone.examples, alone.settings, alone.accelerator)
-        reports = [stepper.step(step) for stepper in (taking_turns, alone)]
-        assert reports[0] == reports[1]
-        assert_same(parameters(taking_turns), parameters(alone))
-
-
 # ---- compiled layers, with a backend that runs the traced graphs
 
 COMPILED = {
