@@ -21,11 +21,10 @@ from transformers.utils import logging as library_logging
 from dataloader.progress import ProgressBar
 from routing_moe import RoutedModel, RoutingBartForConditionalGeneration
 from routing_moe.config.console import run_command
-from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, SEED, Command, group
+from routing_moe.config.flags import NOT_NEGATIVE, SEED, Command, group
 from routing_moe.io.accelerator import prepare_gpu
 from routing_moe.io.memory import peak_memory_gb
 from routing_moe.io.run_folder import describe_run
-from routing_moe.model.selection import random_one_hot
 
 # "base" and "large" are the sizes of facebook/bart-base and facebook/bart-large. "half": 16 experts train in
 # 8 GB plus activations. "tiny" is for test runs.
@@ -53,24 +52,6 @@ class BenchmarkSettings(Command):
     @property
     def device(self) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RandomModelSettings(BenchmarkSettings):
-    """Flags of the benchmarks of a model with random weights, train_step and predict."""
-
-    variants: tuple[str, ...]
-    model_size: str = MEASURED("base", "size of the BART", choices=SIZES)
-    num_experts: int = MEASURED(3, "experts per layer", range=AT_LEAST_1)
-    batch_size: int = MEASURED(4, "examples in a batch", range=AT_LEAST_1)
-    source_length: int = MEASURED(128, "source tokens", range=AT_LEAST_1)
-    lora_rank: int = MEASURED(16, "rank of the experts of lora_*", range=AT_LEAST_1)
-    steps: int = MEASURED(7, "rounds; each runs every variant", range=AT_LEAST_1)
-    threads: int = MEASURED(0, "CPU threads; 0: torch's choice", range=NOT_NEGATIVE)
-    device: str = MEASURED("cpu", "device", choices=("cpu", "cuda"))
-    mixed_precision: str = MEASURED(
-        "no", "products in this precision, as in training; no: float32, TF32 on a GPU", choices=PRECISIONS
-    )
 
 
 def run_benchmark(
@@ -141,12 +122,6 @@ def random_source(batch_size: int, length: int, vocab_size: int, device: str) ->
     return {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
 
 
-def one_hot_routes(model, batch_size: int) -> Tensor:
-    """Returns one-hot routes (B, L, E) with a random expert for every example and layer."""
-    size = (batch_size, model.config.num_layers)
-    return random_one_hot(size, model.config.num_experts).float().to(model.device)
-
-
 # ---- time
 
 
@@ -157,7 +132,7 @@ def now(device: str) -> float:
     return time.perf_counter()
 
 
-def autocast(settings: RandomModelSettings) -> AbstractContextManager:
+def autocast(settings) -> AbstractContextManager:
     """Returns the context in which products have the precision of --mixed_precision, as in the commands."""
     dtype = PRECISIONS[settings.mixed_precision]
     return torch.autocast(settings.device, dtype, enabled=dtype is not None)

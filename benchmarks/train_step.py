@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
 from benchmarks.measuring import MEASURED, N_TASKS
-from routing_moe.config.flags import AT_LEAST_1, Range
+from routing_moe.config.flags import AT_LEAST_1, NOT_NEGATIVE, Range
 from routing_moe.model.base import train_base
 from routing_moe.model.route_sources import random_task_routes
 
@@ -57,17 +57,30 @@ PAIRS += [("straight_through_slow", "straight_through")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainStepSettings(measuring.RandomModelSettings):
+class TrainStepSettings(measuring.BenchmarkSettings):
     program = "python -m benchmarks.train_step"
     variants: tuple[str, ...] = MEASURED(
         DEFAULT_VARIANTS, "variants to measure", choices=VARIANTS, metavar="VARIANT"
     )
+    model_size: str = MEASURED("base", "size of the BART", choices=measuring.SIZES)
     num_experts: int = MEASURED(3, "experts per layer", range=Range(lambda value: value >= 2, "at least 2"))
+    batch_size: int = MEASURED(4, "examples in a batch", range=AT_LEAST_1)
+    source_length: int = MEASURED(128, "source tokens", range=AT_LEAST_1)
     target_length: int = MEASURED(16, "target tokens", range=AT_LEAST_1)
     tasks_per_batch: int = MEASURED(
         N_TASKS,
         "tasks among which the examples take turns",
         range=Range(lambda value: 1 <= value <= N_TASKS, f"from 1 to {N_TASKS}"),
+    )
+
+    lora_rank: int = MEASURED(16, "rank of the experts of lora_*", range=AT_LEAST_1)
+    steps: int = MEASURED(7, "rounds; each runs every variant", range=AT_LEAST_1)
+    threads: int = MEASURED(0, "CPU threads; 0: torch's choice", range=NOT_NEGATIVE)
+    device: str = MEASURED("cpu", "device", choices=("cpu", "cuda"))
+    mixed_precision: str = MEASURED(
+        "no",
+        "products in this precision, as in training; no: float32, TF32 on a GPU",
+        choices=measuring.PRECISIONS,
     )
 
     def task_ids(self, variant: str, round: int) -> Tensor:
