@@ -140,7 +140,7 @@ def test_a_model_learns_and_answers_chats_with_their_indents(tmp_path, monkeypat
     assert add_task(**{"from": table}, input=None, output=None, messages="messages", samples=1, k=8) == 0
     assert all(list(row.before) == CHAT[:3] for row in Gym("gym").examples("reviews", "train"))
     tokenizer_of("chatml").save_pretrained("plain")
-    config = Qwen2Config(vocab_size=110, max_position_embeddings=700, pad_token_id=0, **CAUSAL)
+    config = Qwen2Config(**CAUSAL | dict(vocab_size=110, pad_token_id=0, max_position_embeddings=700))
     torch.manual_seed(1)
     AutoModelForCausalLM.from_config(config).save_pretrained("plain")
     flags = dict(expert_kind="lora", lora_rank=4, init_eps=None, base_lr=0.01, total_steps=60, eval_period=60)

@@ -19,7 +19,7 @@ from routing_moe.report.page import curve_rows
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
 GUIDE = Path(__file__).parents[1] / "docs/extending.md"
-PLUGIN = re.search(r"```python\n(# bits_per_byte.py\n.*?)```", GUIDE.read_text(), re.DOTALL)[1]
+PLUGIN = re.search(r"```python\n(# my_routing.py\n.*?)```", GUIDE.read_text(), re.DOTALL)[1]
 NAME = "bits_per_byte"
 
 

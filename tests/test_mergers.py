@@ -17,7 +17,7 @@ from routing_moe.model.mergers import merged
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
 GUIDE = (ROOT / "docs/extending.md").read_text()
-PLUGIN = re.search(r"```python\n(# my_merger.py\n.*?)```", GUIDE, re.DOTALL)[1]
+PLUGIN = re.search(r"```python\n(# my_routing.py\n.*?)```", GUIDE, re.DOTALL)[1]
 
 
 def by_peft(merger: str, differences: list, scale: float, density: float) -> torch.Tensor:
