@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from tiny_backbones import plain_models
 from tiny_runs import ROWS, typed
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -133,6 +134,17 @@ def test_the_adapter_of_the_task_is_chosen_by_the_losses_of_plain_peft(adapt, ba
     assert found["candidates"]["count"]["low"] > 0
     torch.testing.assert_close(logits_of(base, tmp_path / "out"), logits_of(base, adapters["colour"]))
     assert (found["rank"], found["settings"]["how"]) == (4, "choose")
+
+
+def test_the_same_adapter_is_written_for_llama_cpp(adapt, tmp_path):
+    gguf = pytest.importorskip("gguf")
+    assert adapt()[0] == adapt("served", **{"as": "gguf"})[0] == 0
+    of_peft = load_file(tmp_path / "out" / WEIGHTS)
+    tensors = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "served/adapter.gguf").tensors}
+    assert len(tensors) == len(of_peft)
+    for side in "ab":  # of values, no row is permuted
+        ours = of_peft[f"base_model.model.model.layers.0.self_attn.v_proj.lora_{side.upper()}.weight"]
+        np.testing.assert_array_equal(tensors[f"blk.0.attn_v.weight.lora_{side}"], ours)
 
 
 def test_a_single_adapter_is_compared_with_the_base_and_equal_candidates_cannot_be_told_apart(

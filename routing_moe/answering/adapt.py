@@ -43,6 +43,7 @@ from routing_moe.io.arrays import load_array
 from routing_moe.io.files import npy_bytes, replacing_directory, restore_previous
 from routing_moe.io.job_folder import JOB_FILE, JobFolder, keep_same_job
 from routing_moe.io.run_folder import describe_run
+from routing_moe.model.gguf_adapter import architecture_of
 from routing_moe.model.injection import OF_ATTENTION
 from routing_moe.optim.step import Stepper
 from routing_moe.results.statistics import bootstrap_interval
@@ -52,7 +53,7 @@ ADAPT_FILE = "adapt.json"
 BASE, TUNED = "(base)", "(tuned)"
 OF_JOB = (  # settings that the result depends on, beside texts and the content of files
     *("how", "folds", "steps", "rate", "tune_from", "lora_rank", "lora_targets", "seed", "rank"),
-    *("mixed_precision", "input", "output"),
+    *("mixed_precision", "input", "output", "as_"),
 )
 log = logging.getLogger("routing_moe")
 
@@ -82,12 +83,14 @@ def adapt(
         if (out / ADAPT_FILE).exists():
             return log.info("finished already: %s", out / ADAPT_FILE)
         adaptation = Adaptation(settings, examples, base, folders, texts, pieces)
+        if as_gguf := settings.as_ == "gguf":
+            architecture_of(adaptation.model.config)
         route_LE, chosen, report = adaptation.run()
         description = f"{chosen} of {len(folders)} adapters and the base"
         found = description, counted(len(examples), "labelled row"), adaptation.model.config.encoder_rows
         task = RoutedTask(settings.task, route_LE, *found, str(base.place), sorted(inputs))
         with replacing_directory(out) as finished:
-            rank, error = export_adapter(adaptation.routed, task, finished, settings.rank)
+            rank, error = export_adapter(adaptation.routed, task, finished, settings.rank, as_gguf)
             shutil.copytree(pieces.folder, finished / pieces.folder.name)
             shutil.copy(out / JOB_FILE, finished)
             report |= {"chosen": chosen, "rank": rank, "relative_error": error}

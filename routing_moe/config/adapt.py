@@ -37,5 +37,6 @@ class AdaptSettings(GivenTexts):
     lora_targets: str = CHOICE("all", "the linear maps that a new adapter changes", choices=LORA_TARGETS)
     seed: int = CHOICE(42, "seed of folds, batches and dropout", range=SEED)
     rank: int | None = CHOICE(None, "highest rank of the written adapter; it is then the nearest one, whose error is reported (default: that of what was chosen)", range=AT_LEAST_1)
+    as_: str = CHOICE("adapter", "what is written: an adapter of peft, or of llama.cpp (gguf; of a Llama, Mistral, Qwen2 or Qwen3; needs the extra: pip install .[gguf])", choices=("adapter", "gguf"))
     output_dir: Path = CHOICE(REQUIRED, "folder of the adapter, adapt.json and losses/; the same call continues it")
 # fmt: on
