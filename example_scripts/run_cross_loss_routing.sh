@@ -4,6 +4,7 @@
 #   bash example_scripts/run_cross_loss_routing.sh --train_dir data/gym --output_dir models/cross_loss
 # Writes OUTPUT_DIR/dense, OUTPUT_DIR/deltas and the run folder of the mixture. The same command continues.
 #   --total_steps N of all three trainings (30000), --dense_steps N of the BART (55%), --delta_steps N of the deltas (25%)
+#   --dense RUN: a BART without task names that is trained already, for as many steps
 #   --learning_rate R of the BART (1e-5), --base_lr R of what experts share (the same)
 #   --delta_rate R (1e-3), --delta_rank N (4) of the deltas of tasks
 #   --expert_kind layer or lora, --expert_rate R of the experts: complete layers (as --base_lr), or of low rank (1e-3;
@@ -14,6 +15,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ARGS=("$@") && take_data
 take --output_dir OUT "${OUTPUT_DIR:-models/cross_loss}"
+take --dense DENSE "$OUT/dense"
 take --total_steps STEPS "$(or_small 30000 1250)"
 take --dense_steps DENSE_STEPS $(((STEPS * 55 + 99) / 100))
 take --delta_steps DELTA_STEPS $(((STEPS * 25 + 99) / 100))
@@ -39,17 +41,17 @@ STEPS=$((STEPS - DENSE_STEPS - DELTA_STEPS))
 TRAIN=(train --resume "${DATA[@]}" --model facebook/bart-base --hide_task_names --train_batch_size 16
     --gradient_accumulation_steps 2 "${SMALL_TRAIN[@]}" "${ARGS[@]}")
 
-routing-moe "${TRAIN[@]}" --num_experts 1 --learning_rate "$RATE" --total_steps "$DENSE_STEPS" \
-    --eval_period "$DENSE_STEPS" --output_dir "$OUT/dense"
+[ "$DENSE" != "$OUT/dense" ] || routing-moe "${TRAIN[@]}" --num_experts 1 --learning_rate "$RATE" \
+    --total_steps "$DENSE_STEPS" --eval_period "$DENSE_STEPS" --output_dir "$DENSE"
 
-routing-moe "${TRAIN[@]}" --do_train --vanilla_checkpoint "$OUT/dense" --task_routes tasks "${LOW_RANK[@]}" \
+routing-moe "${TRAIN[@]}" --do_train --vanilla_checkpoint "$DENSE" --task_routes tasks "${LOW_RANK[@]}" \
     --learning_rate "$DELTA_RATE" --shared_base --base_lr "$BASE_RATE" --contested_above "$CONTESTED" \
     --total_steps "$DELTA_STEPS" --eval_period "$DELTA_STEPS" --no_text_vectors --output_dir "$OUT/deltas"
 
 routing-moe transfer "$OUT/deltas" --rows "$ROWS" --advantage "$ADVANTAGE"
 
 BASE=$OUT/deltas
-[ -n "$DRY_RUN" ] || [ -d "$BASE/best" ] || BASE=$OUT/dense # few rows are contested, so no deltas were trained
+[ -n "$DRY_RUN" ] || [ -d "$BASE/best" ] || BASE=$DENSE # few rows are contested, so no deltas were trained
 routing-moe "${TRAIN[@]}" --vanilla_checkpoint "$BASE" --task_routes "$OUT/deltas/transfer/groups.json" \
     "${EXPERTS[@]}" --learning_rate "$EXPERT_RATE" --shared_base --base_lr "$BASE_RATE" --total_steps "$STEPS" \
     --output_dir "$OUT"

