@@ -44,7 +44,7 @@ runs runs "$SEEDS" "${RATES%% *}" | in_parallel
 for seed in $SEEDS; do for name in $METHODS; do
     dir=$OUT/runs/$name/seed$seed
     case ${UNSEEN_BY[$name]} in
-        names) run "$dir/best/names-${UNSEEN#*/}" "$PYTHON" $TOOLS/fitting_names.py "$dir" ;;
+        names) run "$dir/best/names-${UNSEEN#*/}" "$PYTHON" $TOOLS/borrowed_names.py "$dir" ;;
         routes) run "$dir/best/by_loss-${UNSEEN#*/}" routing-moe train --do_predict --predict_split test \
             --task_routes lowest_loss --prefix by_loss- --output_dir "$dir" ;;
         *) unseen "$dir" ;;

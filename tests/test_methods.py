@@ -13,9 +13,9 @@ from tiny_runs import ROOT, TRAIN_TASKS, World
 
 sys.path.insert(0, str(ROOT / "example_scripts/methods"))
 
+import borrowed_names as names
 import collect
 import find_groups
-import fitting_names
 import grad_tag
 import lora_retriever
 import mbc
@@ -204,18 +204,15 @@ def test_a_text_takes_the_experts_whose_tasks_have_the_nearest_texts(world, libr
 
 def test_one_model_reads_unseen_tasks_under_the_name_of_lowest_loss(dense):
     tasks = Tasks.of_run(dense, seed=0)
-    few = {"new": tasks.examples[:4], "other": tasks.examples[-4:]}
-    losses = {}
+    few, losses = tasks.gym.examples("plural", "train", "first"), {}
     for name in tasks.names:
-        renamed = [replace(row, task=name) for rows in few.values() for row in rows]
+        renamed = [replace(row, task=name) for row in few]
         rows = find_groups.encode(renamed, tasks.routed.tokenizer, tasks.routed.text_format, {name: 0})
-        losses[name] = [-log_p_of(tasks.model, rows, n).item() for n in range(8)]
-    best = [min(losses, key=lambda name, i=i: sum(losses[name][i : i + 4])) for i in (0, 4)]
-    expected = dict(zip(few, best, strict=True))
-    assert fitting_names.fitting_names(tasks.routed, few, tasks.names) == expected
-    fitting_names.main(str(dense))
-    scores = pd.read_csv(dense / fitting_names.SCORES.path)
-    assert list(scores["task_prefix"]) == ["plural"]
+        losses[name] = -sum(log_p_of(tasks.model, rows, n).item() for n in range(len(few)))
+    best = min(losses, key=losses.get)
+    assert names.borrowed_names(tasks.routed, tasks.gym, tasks.names, ["plural"]) == {"plural": best}
+    names.main(str(dense))
+    assert list(pd.read_csv(dense / names.SCORES.path)["task_prefix"]) == ["plural"]
 
 
 # ---- tables

@@ -24,7 +24,9 @@ grow() { fit "$1" --vanilla_checkpoint "$BASE" --total_steps "$REST" "${@:2}"; }
 along() { grow . $HIDE --shared_base --task_routes "$@"; } # ROUTES FLAGS ...: an expert for each group
 library() { grow library --do_train $HIDE $LORA --task_routes tasks --total_steps "$1"; } # STEPS: tasks apart
 tool() { $([ -z "$DRY_RUN" ] || echo echo) "$PYTHON" "$TOOLS/$1.py" "${@:2}"; } # NAME WORDS ...: a program of methods/
-found() { tool find_groups "$1" --run "$2" --groups "$SKILLS" --output_dir "$DIR/${3:-groups}"; } # METHOD RUN FOLDER
+found() { # METHOD RUN FOLDER
+    tool find_groups "$1" --run "$2" --groups "$SKILLS" --seed "$SEED" --output_dir "$DIR/${3:-groups}"
+}
 deltas() { # FLAGS ...: the search of cross_loss alone
     grow deltas --do_train $HIDE $LORA --shared_base --contested_above 1 --task_routes tasks --total_steps "$DELTAS" "$@" &&
         routing-moe transfer "$DIR/deltas"
