@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.optimize import minimize
+from test_documents import code_blocks
 from tiny_runs import ROOT, TRAIN_TASKS, World
 
 sys.path.insert(0, str(ROOT / "example_scripts/methods"))
@@ -171,6 +172,12 @@ def test_wrong_groups_are_one_error(numbers, groups, error, world, dense, tmp_pa
     assert find_groups.main([*words, "--output_dir", str(tmp_path / "out")]) == 2
     assert error in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_method_of_the_page_gives_groups_of_equal_size(dense):
+    (code,) = code_blocks((ROOT / "docs/methods.md").read_text(encoding="utf-8"), "python")
+    exec(code, found := {})
+    assert sorted(found["find"](Tasks.of_run(dense, seed=0), 3)) == [0, 1, 2]
 
 
 def test_an_unknown_method_names_those_that_there_are(dense, tmp_path, capsys):
