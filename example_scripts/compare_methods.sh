@@ -51,6 +51,6 @@ for seed in $SEEDS; do for name in $METHODS; do
     esac
 done; done | in_parallel
 collect >/dev/null
-routing-moe compare $(printf "$OUT/runs/%s " $METHODS) --gym_per_seed --recovery skill --columns cost dev test categories \
+routing-moe compare $(printf "$OUT/runs/%s " $METHODS) --gym_per_seed --columns cost dev test categories \
     --baseline "${METHODS%% *}" ${CONTRASTS:+--contrasts $CONTRASTS} --output_dir "$OUT" || FAILED=1
 exit "$FAILED"

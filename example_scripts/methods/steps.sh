@@ -48,8 +48,10 @@ merged() { # MERGER FLAGS ...: one model of the experts
     library "$REST" && { [ -f "$DIR/merged/best/config.json" ] || routing-moe average --runs "$DIR/library" \
         --merger "$@" --output_dir "$DIR/merged/best"; } && scores "$DIR/merged/best"
 }
-scores() { # CHECKPOINT FLAGS ...: of what no training has made
-    for section in train test; do
+scores() { # CHECKPOINT FLAGS ...: of what is made of the library, whose settings and cost the run has
+    rm -f "$DIR/run.json"
+    for section in test train; do
         routing-moe train --do_predict $(common) $HIDE --checkpoint "$@" --predict_split $section --output_dir "$DIR"
     done
+    [ -n "$DRY_RUN" ] || cp "$DIR/library/run.json" "$DIR/library/cost.json" "$DIR/"
 }
