@@ -93,7 +93,7 @@ def write_ranked_gym(folder):
 
 
 def write_bart(folder: Path, seed: int = 5, **fields) -> Path:
-    """Writes a random plain BART of 2+1 layers with the tokenizer of the embedded gym."""
+    """Writes a random plain BART of 2+1 layers with the tokenizer of the shipped tiny BART."""
     tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
     sizes = dict(
         vocab_size=len(tokenizer), decoder_layers=1, max_position_embeddings=32, dropout=0.1, init_std=0.3
