@@ -16,10 +16,9 @@ import torch
 
 from benchmarks import measuring
 from benchmarks.measuring import MEASURED
-from dataloader.encoding import encode
-from dataloader.gym import Example
 from routing_moe import Routed
 from routing_moe.answering.export import VLLM_RANKS, export_adapter
+from routing_moe.answering.queries import Query
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED
 
 
@@ -54,8 +53,7 @@ def run(settings: ServeSettings) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         for number, task in enumerate(tasks, start=1):
             export_adapter(routed, task, place := Path(folder, task.name))
-            rows = [Example(task.name, task.name, text, ("",)) for text in texts]
-            sources = encode(rows, routed.tokenizer, routed.text_format, {task.name: 0}).sources
+            sources = routed.task_file(task.name, list(map(Query, texts))).encoded.sources
             prompts, adapter = [{"prompt_token_ids": s.tolist()} for s in sources], str(place)
             outputs = served.generate(prompts, greedy, lora_request=LoRARequest(task.name, number, adapter))
             pairs = zip(sources, (output.outputs[0] for output in outputs), strict=True)

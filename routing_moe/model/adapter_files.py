@@ -34,10 +34,8 @@ def factors_of(model, routes_LE: Tensor, rank: int | None = None) -> tuple[Facto
         for name, linear in layer.linear_maps.items():
             A, B = linear.factors_along(routes_LE[layer.rows].to(model.device), used_K)
             is_used_R = A.any(dim=1) & B.any(dim=1)  # zeros are what an adapter of lower rank leaves
-            order_R, needed = (
-                is_used_R.argsort(descending=True, stable=True),
-                max(needed, int(is_used_R.sum())),
-            )
+            needed = max(needed, int(is_used_R.sum()))
+            order_R = is_used_R.argsort(descending=True, stable=True)
             factors[f"{layer.name}.{name}"] = A[order_R], B[order_R]
     if rank is None or rank >= needed:
         return {name: (A[:needed], B[:needed]) for name, (A, B) in factors.items()}, 0.0
