@@ -4,7 +4,7 @@
 #   JOBS=2 bash example_scripts/compare_methods.sh            rates by gyms 501 to 503, scores on gyms 601 to 608
 # Writes OUTPUT_DIR/methods.csv (a row for each run), rates.csv, overview.csv, comparison.csv. The same command continues.
 # Variables: METHODS (of methods/methods.txt, first: baseline; all), FILE (another such list), CONFLICT (0.5), WIDTH (16),
-# RATES, TUNE_SEEDS, SEEDS, STEPS (1250), CONTRASTS ("A:B ..."), GYM_FLAGS of `routing-moe conflict-gym`, SKILLS (16: the
+# RATES, TUNE_SEEDS, SEEDS, STEPS (1250), CONTRASTS ("A:B ...", a family), GYM_FLAGS of `routing-moe conflict-gym`, SKILLS (16: the
 # number of groups), RESULT (the last file of runs that are not scored), OUTPUT_DIR, JOBS (2). Flags: `routing-moe train`.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 JOBS=${JOBS:-2} ARGS=("$@") RATES=${RATES:-$(or_small "3e-3 6e-3 12e-3 24e-3" 12e-3)}
@@ -52,5 +52,5 @@ for seed in $SEEDS; do for name in $METHODS; do
 done; done | in_parallel
 collect >/dev/null
 routing-moe compare $(printf "$OUT/runs/%s " $METHODS) --gym_per_seed --columns cost dev test categories \
-    --baseline "${METHODS%% *}" ${CONTRASTS:+--contrasts $CONTRASTS} --output_dir "$OUT" || FAILED=1
+    ${CONTRASTS:+--contrasts} ${CONTRASTS:---baseline ${METHODS%% *}} --output_dir "$OUT" || FAILED=1
 exit "$FAILED"
