@@ -2,10 +2,11 @@
 # Methods that say which tasks share what, on tasks that contradict each other: same gyms and steps, four rates each.
 #   bash example_scripts/compare_methods.sh --small           three methods, one gym, one rate: 5 minutes on 2 cores
 #   JOBS=2 bash example_scripts/compare_methods.sh            rates by gyms 501 to 503, scores on gyms 601 to 608
-# Writes OUTPUT_DIR/methods.csv (a row for each run), rates.csv, overview.csv, comparison.csv. The same command continues.
+# Writes OUTPUT_DIR/methods.csv (a row for each run), rates.csv, overview.csv, comparison.csv. The same call continues.
 # Variables: METHODS (of methods/methods.txt, first: baseline; all), FILE (another such list), CONFLICT (0.5), WIDTH (16),
-# RATES, TUNE_SEEDS, SEEDS, STEPS (1250), CONTRASTS ("A:B ...", a family), GYM_FLAGS of `routing-moe conflict-gym`, SKILLS (16: the
-# number of groups), RESULT (the last file of runs that are not scored), OUTPUT_DIR, JOBS (2). Flags: `routing-moe train`.
+# RATES, TUNE_SEEDS, SEEDS, STEPS (1250), CONTRASTS ("A:B ...", a family), GYM_FLAGS of `routing-moe conflict-gym`,
+# SKILLS (16: the number of groups), RESULT (the last file of runs that are not scored), OUTPUT_DIR, JOBS (2).
+# Further flags: `routing-moe train`.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 JOBS=${JOBS:-2} ARGS=("$@") RATES=${RATES:-$(or_small "3e-3 6e-3 12e-3 24e-3" 12e-3)}
 CONFLICT=${CONFLICT:-0.5} WIDTH=${WIDTH:-16} STEPS=${STEPS:-1250} SKILLS=${SKILLS:-16} GYM_FLAGS=${GYM_FLAGS:-}
@@ -17,7 +18,7 @@ while IFS='|' read -r name factor by command; do
     name=${name// /} && ALL+=" $name" FACTOR[$name]=$factor UNSEEN_BY[$name]=${by// /} COMMAND[$name]=$command
 done <"${FILE:-$TOOLS/methods.txt}"
 METHODS=${METHODS:-$(or_small "$ALL" "dense cross_loss mbc")}
-known COMMAND $METHODS
+METHODS=${METHODS# } && known COMMAND $METHODS
 
 # ---- bases, trials of rates, runs, unseen tasks, tables
 OF_ALL=("CONFLICT=$CONFLICT" "WIDTH=$WIDTH" "STEPS=$STEPS" "SKILLS=$SKILLS" "GYM_FLAGS=$GYM_FLAGS" "MORE=${ARGS[*]}")
