@@ -107,9 +107,6 @@ def logits_of(base, place) -> torch.Tensor:
     return PeftModel.from_pretrained(model, place)(torch.arange(3, 15)[None]).logits
 
 
-# ---- the candidates
-
-
 def test_the_adapter_of_the_task_is_chosen_by_the_losses_of_plain_peft(adapt, base, adapters, tmp_path):
     code, found = adapt(options=[answer for _, answer in rows_of("colour")])
     assert (code, found["chosen"], found["rows"]) == (0, "colour (lowest loss)", 6)
@@ -159,9 +156,6 @@ def test_a_single_adapter_is_compared_with_the_base_and_equal_candidates_cannot_
     same = found["candidates"]["same"]
     assert (same["difference"], same["low"], same["high"]) == (0, 0, 0)
     assert "these rows cannot distinguish from colour: same" in capsys.readouterr().err
-
-
-# ---- what is learned
 
 
 def test_a_mix_that_wins_on_other_folds_is_written_and_one_that_loses_is_not(
@@ -225,9 +219,6 @@ def test_the_interval_is_that_of_the_means_of_resamples():
     assert high.tolist() == [2, 2]
 
 
-# ---- interrupted
-
-
 @pytest.mark.parametrize("how", ["mix", "tune"])
 def test_a_killed_call_continues_and_writes_the_same_adapter(how, adapt, tmp_path, monkeypatch, capsys):
     flags = dict(how=how, folds=3, steps=3, names=["count", "strong"])
@@ -258,9 +249,6 @@ def test_a_killed_call_continues_and_writes_the_same_adapter(how, adapt, tmp_pat
     ):
         assert adapt("out", **flags | changed)[0] == 2
         assert words in capsys.readouterr().err
-
-
-# ---- wrong input
 
 
 def test_wrong_input_is_one_error_each(adapt, adapters, table, tmp_path, capsys):

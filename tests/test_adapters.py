@@ -73,9 +73,6 @@ def assert_close(found, expected) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
 
 
-# ---- from peft
-
-
 def test_one_hot_routes_give_the_logits_of_pefts_models(tmp_path, batch):
     """Other ranks and scales, patterns, targets as a regular expression or a list, some layers only.
 
@@ -161,9 +158,6 @@ def test_damaged_missing_and_pickled_files_are_refused(tmp_path):
     (tmp_path / WEIGHTS_FILE).rename(tmp_path / "adapter_model.bin")
     with pytest.raises(InputError, match=f"{WEIGHTS_FILE}: no such file"):
         read_adapter(plain_bart(), tmp_path)
-
-
-# ---- to peft
 
 
 def test_what_was_written_is_read_as_it_was(make_model, tmp_path):

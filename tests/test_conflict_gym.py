@@ -78,9 +78,6 @@ def measured_conflict(gym: Path) -> float:
     return float(np.mean(different))
 
 
-# ---- conflict
-
-
 @pytest.mark.parametrize("conflict", [0.0, 0.25, 1.0])
 def test_skills_contradict_on_the_share_of_inputs_that_conflict_says(tmp_path, conflict):
     gym = written(tmp_path / "gym", conflict=conflict, tasks=32, unseen_tasks=1)
@@ -99,9 +96,6 @@ def test_disagreements_are_those_of_all_contested_inputs(sizes):
     np.testing.assert_allclose(skills.disagreements(), expected, atol=1e-12)
 
 
-# ---- noise
-
-
 def test_label_noise_is_in_the_given_share_of_train_rows_and_nowhere_else(tmp_path, small):
     noisy = written(tmp_path / "gym", label_noise=0.25, **SMALL)
     clean_files, noisy_files = contents(small), contents(noisy)
@@ -112,9 +106,6 @@ def test_label_noise_is_in_the_given_share_of_train_rows_and_nowhere_else(tmp_pa
         lines, other = content.decode().splitlines(), noisy_files[name].decode().splitlines()
         assert [line.split("\t")[0] for line in lines] == [line.split("\t")[0] for line in other]
         assert sum(a != b for a, b in zip(lines, other, strict=True)) == len(lines) / 4
-
-
-# ---- names, routes and other tables
 
 
 def test_a_lookup_by_oracle_route_and_counted_word_answers_every_test_row(tmp_path):
@@ -153,9 +144,6 @@ def test_the_loader_accepts_the_gym_and_unseen_tasks_have_five_samples_of_one_te
         assert [len(rows_of(gym, task, part)) for part in ("train", "dev", "test")] == [80, 80, 5 * 64]
 
 
-# ---- reproducibility and the output folder
-
-
 @pytest.mark.parametrize(("seed", "conflict"), DIGESTS)
 def test_gyms_of_published_results_are_written_again_byte_for_byte(seed, conflict, tmp_path):
     assert main(["--output_dir", str(tmp_path / "gym"), f"--seed={seed}", f"--conflict={conflict}"]) == 0
@@ -164,9 +152,6 @@ def test_gyms_of_published_results_are_written_again_byte_for_byte(seed, conflic
     for path, content in sorted(contents(tmp_path / "gym").items()):
         digest.update(path.encode() + b"\0" + content)
     assert digest.hexdigest() == DIGESTS[seed, conflict]
-
-
-# ---- wrong settings and folders
 
 
 @pytest.mark.parametrize(
@@ -218,8 +203,6 @@ def test_a_folder_with_something_else_is_refused_and_kept(tmp_path, capsys):
     error = f"{gym}/gym.json does not have the settings of routing-moe conflict-gym; name another folder"
     assert capsys.readouterr().err.splitlines() == [f"error: {error}"]
 
-
-# ---- its BART: all texts in whole-word tokens, training by the real command
 
 TINY = dict(tasks=4, unseen_tasks=2, encoder_parts=2, decoder_parts=2, rows=8, dev_rows=4, test_rows=6)
 

@@ -22,8 +22,6 @@ from routing_moe.io.logs import log, log_to_file, start_logging
 from routing_moe.io.memory import OutOfMemory
 from routing_moe.io.trackers import start_trackers
 
-# ---- how commands end
-
 
 @pytest.mark.parametrize(
     ("error", "with_kept", "without"),
@@ -66,9 +64,6 @@ def test_only_the_first_of_several_processes_prints_problems(monkeypatch, capsys
     assert (result.exit_code, capsys.readouterr().err) == (2, "")
 
 
-# ---- progress and log
-
-
 def test_a_file_gets_a_plain_line_from_time_to_time_also_of_slow_steps(capsys, monkeypatch):
     with ProgressBar(total=3, desc="training"):
         for _ in ProgressBar(range(3), desc="losses"):
@@ -105,9 +100,6 @@ def test_details_go_to_the_file_of_the_log_only(capsys, tmp_path):
     lines = [line[20:] for line in (tmp_path / "log.txt").read_text().splitlines()]
     assert lines == ["padding 1.5x", "step 1: dev loss 2.5"]
     assert capsys.readouterr().err[20:] == "step 1: dev loss 2.5\n"
-
-
-# ---- trackers: all of accelerate's can be chosen
 
 
 def test_all_trackers_of_accelerate_can_be_chosen():

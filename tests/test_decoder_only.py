@@ -394,15 +394,6 @@ def test_text_vectors_are_means_of_last_states(world, plain, tmp_path, capsys, m
     assert "--pooling bos: a decoder-only model" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("weights", ["layers", "adapters"])
-def test_fisher_vectors(weights, world, plain, tmp_path):
-    flags = dict(max_input_length=40, max_output_length=12, weights=weights)
-    assert compute_vectors("fisher", world.gym, plain("qwen2"), tmp_path / weights, **flags) == 0
-    found = np.stack(list(vectors(tmp_path / weights).values()))
-    assert np.isfinite(found).all()
-    assert (found > 0).any(axis=1).all()
-
-
 def test_rows_of_a_route_are_named_by_layer(run_of):
     config = Routed.load(run_of("qwen2")).model.config
     assert config.row_names == ("layer 0", "layer 1", "layer 2")
@@ -419,7 +410,6 @@ def test_rows_of_a_route_are_named_by_layer(run_of):
         ("qwen2", LORA | dict(encoder_vanilla_layers="0"), "names [0]; the model has no encoder"),
         ("t5", LORA | dict(prompt_format="chat"), "--prompt_format chat is for decoder-only models"),
         ("t5", LORA | dict(generate_from_bos=True), "--generate_from_bos: "),
-        ("t5", LORA | dict(append_another_bos=True), " has no token <s>; leave it out"),
     ],
 )
 def test_what_a_model_cannot_do_is_refused(family, flags, message, world, plain, capsys):

@@ -14,8 +14,6 @@ from dataloader.errors import InputError
 from routing_moe.io.files import replacing_directory
 from routing_moe.io.main_process import main_process_lock
 
-# ---- flushes and renames
-
 
 @pytest.fixture
 def calls(monkeypatch):
@@ -79,9 +77,6 @@ def test_a_full_disk_is_reported_and_the_previous_file_remains(tmp_path, monkeyp
     assert contents(tmp_path) == {"a": b"old"}
 
 
-# ---- what killed processes leave, and what users have
-
-
 def test_what_a_killed_process_left_is_removed_and_what_a_user_has_beside_it_is_not(tmp_path):
     mine = [tmp_path / f"best{end}" for end in (".partial", ".previous", ".new", ".tmp")]
     mine.append(tmp_path / ".best.mine.partial")
@@ -106,8 +101,6 @@ def test_what_a_killed_process_left_is_removed_and_what_a_user_has_beside_it_is_
         assert (tmp_path / "best/config.json").read_text() == expected
     assert contents(tmp_path) == before | {"best/config.json": b"new"}
 
-
-# ---- locks
 
 TAKEN = "another command is using it; wait until it ends, or end it"
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 from unittest.mock import patch
 
@@ -14,7 +13,7 @@ from accelerate.state import AcceleratorState
 from forks import in_two_processes
 from tiny_backbones import WITH_ENCODER, make_differ, plain_models
 from tiny_grids import QUICK, Grids, results
-from tiny_runs import ROWS, TRAIN_TASKS, assert_close, assert_equal, reopen, run, typed, weights
+from tiny_runs import ROWS, TRAIN_TASKS, assert_close, assert_equal, run, typed, weights
 from tiny_vectors import run as compute_vectors
 from tiny_vectors import vectors
 from torch.nn import functional as F
@@ -24,9 +23,7 @@ from dataloader.errors import InputError
 from routing_moe import Routed, RoutedModel, RoutingBartForConditionalGeneration
 from routing_moe.answering.export import export_adapter
 from routing_moe.answering.queries import Query
-from routing_moe.checkpoints.find import find_model
 from routing_moe.cli.assemble import main as assemble
-from routing_moe.cli.average import main as average
 from routing_moe.cli.merge import main as merge
 from routing_moe.cli.transfer import main as transfer
 from routing_moe.config.train import train_settings
@@ -80,22 +77,6 @@ def test_a_route_is_exported_as_a_plain_model_with_the_same_answers(family, run_
         assert tokenizer.decode(tokens, skip_special_tokens=True).strip() == expected
     again = Routed.load(tmp_path / "plain")  # as a model with one expert
     assert again.answer("colour", texts) == answers
-
-
-def test_damaged_weights_of_a_run_to_resume_are_named_with_the_way_out(run_of, world, plain, capsys):
-    folder = world.copy(run_of(), "encoder_decoders/damaged")
-    reopen(folder)
-    os.truncate(folder / "last/model.safetensors", 3000)
-    flags = SOFT | dict(do_predict=True, measures=MEASURES, resume=True)
-    assert run(world.gym, plain("t5"), folder, **flags) == 2
-    error = capsys.readouterr().err
-    assert f" {folder}/last/model.safetensors is damaged (" in error
-    assert error.endswith("; without the folder last, --resume starts again\n")
-    os.truncate(folder / "best/model.safetensors", 3000)
-    with pytest.raises(
-        InputError, match=r"best/model.safetensors is damaged .*; restore it, or name another$"
-    ):
-        find_model(folder).load()
 
 
 @pytest.mark.parametrize("family", WITH_ENCODER)
@@ -274,16 +255,6 @@ def test_assembled_adapters_answer_as_their_models(family, plain, run_of, tmp_pa
     assembled = Routed.load(tmp_path / "assembled", max_input_length=40, max_output_length=12, num_beams=1)
     for task in ("colour", "count"):
         assert assembled.answer(task, texts) == routed.answer(task, texts)
-
-
-def test_averages_are_means_of_models_with_the_same_weights(world, plain, tmp_path):
-    runs, start = [dense(world, plain, "flan-t5"), plain("flan-t5")], weights(plain("flan-t5"))
-    assert average(typed(dict(runs=runs, output_dir=tmp_path / "mean"))) == 0
-    other = dict(runs=[plain("t5"), plain("flan-t5")], output_dir=tmp_path / "other")
-    assert average(typed(other)) == 2, "a gated feed-forward layer has other weights"
-    trained, mean = weights(runs[0] / "best"), weights(tmp_path / "mean")
-    for name, tensor in mean.items():
-        torch.testing.assert_close(tensor, (trained[name] + start[name.removeprefix("backbone.")]) / 2)
 
 
 @pytest.mark.parametrize(

@@ -58,9 +58,6 @@ def model_of(make_model, kind: str):
     return model
 
 
-# ---- fast == slow
-
-
 @pytest.mark.parametrize("kind", MODELS)
 @torch.no_grad()
 def test_answers_of_all_files_together_are_those_of_each_example_alone(make_model, monkeypatch, kind):
@@ -107,9 +104,6 @@ def test_losses_of_all_files_together_are_those_of_each_example_alone(make_model
     np.testing.assert_allclose(sums, expected, rtol=1e-11)
 
 
-# ---- which examples go through which model
-
-
 def groups_of(model, files=FILES) -> list[tuple[bool, list[int]]]:
     """Returns pairs of whether a plain BART answers, and the indices of its examples."""
     pool = Pool(files)
@@ -140,9 +134,6 @@ def test_the_plain_bart_of_a_route_is_assembled_once(make_model, monkeypatch):
     model.to_plain = lambda route: assembled.append(route) or to_plain(route)
     answer(model, Words(), FILES, Decoding(num_beams=1, max_output_length=3, batch_size=2), accelerator())
     assert len(assembled) == 3
-
-
-# ---- batches
 
 
 def test_batches_have_every_example_once_and_stay_within_the_tokens():
@@ -188,9 +179,6 @@ def test_a_batch_that_runs_out_of_memory_is_answered_in_halves(make_model, monke
     assert sum(size > 2 for size in sizes) == 1, "the batches after it are halved at once"
     (found,) = losses_of_files(model, files, decoding, accelerator())
     np.testing.assert_allclose([*found.values()], [*losses.values()], rtol=1e-11)
-
-
-# ---- losses along given routes
 
 
 ONE_HOT = one_hot_routes([[0, 1, 2, 0], [2, 2, 1, 1]], 3)

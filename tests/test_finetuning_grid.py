@@ -49,9 +49,6 @@ def forked_workers(monkeypatch):
     monkeypatch.setattr(executor, "SPAWNING", FORK)
 
 
-# ---- killed
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_workers_end_with_a_killed_grid_which_continues_after_its_finished_configurations(
     grids, finished_grid, forked_workers
@@ -81,9 +78,6 @@ def test_a_grid_killed_between_renames_is_completed(grids, finished_grid):
     assert_same_grid(folder, finished_grid)
 
 
-# ---- extended
-
-
 def test_more_samples_and_rates_extend_a_grid(grids, finished_grid):
     grids.run("extended", save_best=True, samples="13", learning_rate_list=[0.1])
     grids.run("extended", save_best=True, samples="13")
@@ -92,9 +86,6 @@ def test_more_samples_and_rates_extend_a_grid(grids, finished_grid):
     assert_same_grid(folder, finished_grid)
     for already, total in ((0, 1), (1, 2), (2, 4)):
         assert f"{total} configurations of naming, {already} of them finished already" in log_of(folder)
-
-
-# ---- failures
 
 
 def fails_at(monkeypatch, prefix: str, lr: float, error: Exception) -> None:
@@ -136,9 +127,6 @@ def test_a_grid_of_two_processes_loses_only_configurations_that_fail_or_kill_the
     monkeypatch.undo()
     grids.run("failing", save_best=True)
     assert_same_grid(folder, finished_grid)
-
-
-# ---- grids that are not continued
 
 
 @pytest.fixture(scope="module")

@@ -72,9 +72,6 @@ def assert_is_the_bart_of(model, mixture, route_LE) -> None:
     assert_equal(ours, plain)
 
 
-# ---- which route
-
-
 def test_a_one_hot_route_trains_equally_as_a_plain_bart_and_with_its_experts(grids, mixture_of):
     # A norm's sum has more terms with experts.
     changed = dict(max_grad_norm="inf", learning_rate_list=[0.003], total_steps=1)
@@ -149,9 +146,6 @@ def test_task_random_routes_are_drawn_for_each_task_and_kept_from_a_run_that_has
     assert_equal(stored, mixture.to_bart(route_LE).state_dict())
 
 
-# ---- which vector
-
-
 def test_given_text_vectors_find_the_nearest_task(start_of, tmp_path):
     rows = {task: [float(task in (TASK, "count")), 1.0] for task in (TASK, "colour", "count", "opposite")}
     _, words, _ = start_of("one-hot", text_vectors=write_vectors(tmp_path, rows))
@@ -171,9 +165,6 @@ def test_a_vector_is_learned_from_each_sample_and_does_not_affect_the_next(grids
         model, *_ = runner.starts.model_for(sample, lambda s=sample: runner.file(s, "train").encoded)
         routes_1LE.append(model.routes_for([TASK]))
     assert not torch.equal(*routes_1LE)
-
-
-# ---- what is trained
 
 
 def trained(grids, mixture_of, name: str, kind: str, **changed) -> tuple[dict, dict, Path]:

@@ -20,9 +20,6 @@ from task.task_emb.gradients import (
 BOTH = pytest.mark.parametrize("fisher_of", [diagonal_fisher, diagonal_fisher_one_by_one])
 
 
-# ---- Fisher information: closed forms
-
-
 def gaussian(parameters, example):
     """log N(y; w x + b, 1) without its constant."""
     return -0.5 * (example["y"] - example["x"] @ parameters["w"] - parameters["b"]) ** 2
@@ -55,9 +52,6 @@ def test_fisher_information_of_a_categorical_distribution_is_p_times_one_minus_p
     batches = [{"label": torch.tensor([0, 0, 0, 0, 1, 1, 2, 3])}]
     found = fisher_of(categorical, parameters, batches)["logits"]
     assert found.tolist() == pytest.approx([1 / 4, 3 / 16, 7 / 64, 7 / 64])
-
-
-# ---- BART
 
 
 @pytest.fixture
@@ -122,16 +116,10 @@ def test_fisher_information_of_batches_is_that_of_one_example_at_a_time(
     assert sum((value > 0).sum() for value in found.values()) > 0.5 * sum(v.numel() for v in found.values())
 
 
-# ---- vectors
-
-
 def test_vectors_have_each_weight_or_the_mean_of_each_output_unit():
     fisher = {"fc.weight": torch.tensor([[1.0, 3.0], [5.0, 7.0]]), "fc.bias": torch.tensor([2.0, 4.0])}
     assert fisher_vector(fisher, by_unit=False).tolist() == [1, 3, 5, 7, 2, 4]
     assert fisher_vector(fisher, by_unit=True).tolist() == [2, 6, 2, 4]
-
-
-# ---- adapters
 
 
 def test_adapters_depend_on_the_seed_start_near_the_identity_and_only_they_have_gradients(make_model, batch):

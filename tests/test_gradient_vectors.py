@@ -107,9 +107,6 @@ def test_a_mixture_of_equal_experts_has_the_gradient_of_the_dense_model(make_mod
         assert_close(fast(model.double().eval(), routes_1LE, task_examples), expected)
 
 
-# ---- projection
-
-
 def test_a_projection_adds_each_coordinate_with_a_sign_to_one_of_the_result():
     columns = [projected([row], 4, torch.Generator().manual_seed(3)) for row in torch.eye(200)]
     matrix_nD = torch.stack(columns)
@@ -121,9 +118,6 @@ def test_a_projection_adds_each_coordinate_with_a_sign_to_one_of_the_result():
     for tensors in ([x_n], [x_n[:60].view(6, 10), x_n[60:]]):
         found = projected(tensors, 4, torch.Generator().manual_seed(3))
         torch.testing.assert_close(found, x_n.double() @ matrix_nD)
-
-
-# ---- commands
 
 
 def made(world, folder, code=0, **changed):

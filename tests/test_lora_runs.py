@@ -42,18 +42,12 @@ def base_of(checkpoint):
     return base and (checkpoint / base).resolve()
 
 
-# ---- training
-
-
 def test_a_resumed_run_is_that_of_an_uninterrupted_one(world):
     changed = SOFT | dict(lora_mixing="factors", lora_dropout=0.1, load_balance=0.1)
     whole = world.run("lora", **changed)
     assert_same_run(world.resumed("lora stopped", **changed), whole)
     assert not any(map(is_of_base, weights(whole / "best")))
     assert base_of(whole / "best") == world.bart
-
-
-# ---- two stages
 
 
 def test_stage_2_begins_with_updates_of_zero_of_the_bart_that_is_named(world, soft_lora, one_lora):
@@ -73,9 +67,6 @@ def test_stage_2_begins_with_updates_of_zero_of_the_bart_that_is_named(world, so
     assert any(tensor.any() for name, tensor in trained.items() if name.endswith("lora_B"))
 
 
-# ---- one expert is a plain BART
-
-
 def test_fisher_vectors_of_an_expert_are_mean_squares_of_gradients_by_its_factors(world, one_lora, tmp_path):
     for name, rate in (("at_start", 0.0), ("trained", 0.01)):
         flags = dict(weights="updates", learning_rate=rate, tasks=["colour"])
@@ -92,9 +83,6 @@ def test_fisher_vectors_of_an_expert_are_mean_squares_of_gradients_by_its_factor
     expected = torch.stack(squares).mean(dim=0).numpy()
     np.testing.assert_allclose(at_start["colour"], expected, rtol=1e-3, atol=1e-9)
     assert not np.allclose(trained["colour"], expected, rtol=1e-3)
-
-
-# ---- fine-tuning
 
 
 def grid(grids, name: str, start, **changed):

@@ -27,9 +27,6 @@ LONG = dict(total_steps=12, eval_period=12)  # experts know their tasks
 OF_ONE, OF_ALL = "labelled rows of one sample", "labelled rows of all samples"
 
 
-# ---- in a model
-
-
 def test_the_choice_equals_that_of_one_row_and_one_route_at_a_time(make_model, task_examples):
     model = make_model(random_vectors=["d"], router_mode="softmax")
     with torch.no_grad():
@@ -61,9 +58,6 @@ def test_tasks_with_the_same_experts_share_a_route(make_model, task_examples):
     words = source.choose({"new": (task_examples, "s")})["new"].description
     assert words.startswith("route of expert 1 (lowest loss, ")
     assert "next" not in words
-
-
-# ---- prediction
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +129,6 @@ def test_a_task_without_rows_is_refused(place, tmp_path, capsys):
     predict(place, "experts", code=2, **changed)
     message = f"{tmp_path}/new: no train file of verb, whose rows are needed to choose a route"
     assert message in capsys.readouterr().err
-
-
-# ---- fine-tuning
 
 
 def tune(place, name, start, code=0, **changed) -> Path:

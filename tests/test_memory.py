@@ -43,9 +43,6 @@ def raises(error: Exception):
     return fail
 
 
-# ---- out-of-memory errors
-
-
 @pytest.mark.parametrize("error", [GPU, CPU, MemoryError(), RuntimeError("CUDA error: out of memory")])
 def test_out_of_memory_is_recognised_also_from_a_worker(error):
     assert is_out_of_memory(error)
@@ -59,9 +56,6 @@ def test_other_errors_are_not_changed(error):
     assert not is_out_of_memory(error)
     with pytest.raises(type(error), match=re.escape(str(error))), naming_memory_flags(Decoding()):
         raise error
-
-
-# ---- the commands
 
 
 def train(place: Place, **changed) -> int:
@@ -128,9 +122,6 @@ def test_training_reports_how_much_was_requested_and_its_last_checkpoint(
     assert "stopped: out of memory (4096 bytes requested): " in output
     assert output.endswith(f"last good checkpoint: {with_run.folder / 'new/last'}")
     assert (with_run.folder / "new/last/training_state.pt").is_file()
-
-
-# ---- each file or folder of weights is loaded once
 
 
 @pytest.fixture

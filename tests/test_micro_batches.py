@@ -14,9 +14,6 @@ from routing_moe.optim.micro_batches import MicroBatchLimits, model_inputs, on_d
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-# ---- out of memory
-
-
 def test_a_step_that_runs_out_of_memory_is_that_of_smaller_micro_batches(make_stepper, monkeypatch):
     flags = dict(micro_batch_overhead=1000, train_batch_size=12)
     tight, roomy = (make_stepper(flags) for _ in range(2))
@@ -40,9 +37,6 @@ def test_a_step_that_runs_out_of_memory_is_that_of_smaller_micro_batches(make_st
     assert sizes[0] == 12
 
 
-# ---- what follows from the limits
-
-
 def test_padding_to_multiples_changes_only_the_padding(make_stepper):
     bare, padded = (make_stepper({"train_batch_size": 8}) for _ in range(2))
     padded.limits = dataclasses.replace(padded.limits, multiple=8)
@@ -53,9 +47,6 @@ def test_padding_to_multiples_changes_only_the_padding(make_stepper):
     for name, p in parameters(padded).items():
         torch.testing.assert_close(p, parameters(bare)[name], rtol=0, atol=1e-9)
     assert {width % 8 for width in shapes} == {0}
-
-
-# ---- what the model gets
 
 
 @pytest.mark.parametrize("equal_lengths", [False, True])

@@ -18,9 +18,6 @@ def of_labels(*counts) -> list[Example]:
     return [example(f"input {i}", answer) for i, answer in enumerate(answers)]
 
 
-# ---------------------------------------------------------------------------- lists in the input
-
-
 @pytest.mark.parametrize(
     ("text", "options"),
     [
@@ -42,9 +39,6 @@ def test_a_text_without_a_list_of_two_has_no_options(text):
     assert listed_options(text) == ()
 
 
-# ---------------------------------------------------------------------------- labels
-
-
 def test_labels_are_few_recurring_answers_sorted():
     assert label_set([example("x1", "no"), example("x2", "yes")] * 20) == ()  # two different rows
     rows = [example(f"x{i}", answer) for answer in ("yes", "no") for i in range(16)]
@@ -58,9 +52,6 @@ def test_labels_need_five_examples_each_and_few_that_occur_once():
     assert label_set(of_labels(30, 19, 1)) == ("a0", "a1", "a2")  # 1 of 50 is 2%
     assert label_set(of_labels(30, 18, 1)) == ()
     assert label_set(of_labels(*[2] * 50)) == ()
-
-
-# ---------------------------------------------------------------------------- the source
 
 
 def test_fields_come_before_lists_and_lists_before_labels():

@@ -24,14 +24,6 @@ def texts_of(labels) -> list[str]:
     return [label.get_text() for label in labels]
 
 
-def legend_of(figure) -> list[str]:
-    parts = [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]
-    return [text.strip() for legend in parts for text in texts_of(legend.get_texts())]
-
-
-# ---- all pictures
-
-
 def overlap(one, other) -> float:
     """By how many inches two boxes in pixels overlap."""
     pixels = min(one.x1 - other.x0, other.x1 - one.x0, one.y1 - other.y0, other.y1 - one.y0)
@@ -80,9 +72,6 @@ def test_files_are_whole_have_letters_and_equal_bytes_and_stay_if_drawing_fails(
     assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == written
 
 
-# ---- maps of routes
-
-
 def test_rows_are_tasks_and_columns_are_experts_of_layers():
     tasks = ["boolq", "unheard-of", "glue-rte"]
     values_NLE = routes(3, 4, 3, tasks=tasks).values_NLE
@@ -104,9 +93,6 @@ def test_task_drops_are_at_their_task_and_expert():
     drawn = heat_maps.plot_task_drops(table, ONTOLOGY).axes[0].images[0].get_array()
     expected = [drops[layer, expert] for layer in ("enc 0", "dec 0") for expert in range(3)]
     assert drawn[1].tolist() == pytest.approx(expected)
-
-
-# ---- maps of similarities
 
 
 def test_rows_are_in_cluster_order_and_branches_of_one_category_have_its_colour():
@@ -154,9 +140,6 @@ def test_transfer_shows_help_and_harm_on_a_scale_around_0_in_the_order_of_the_af
     assert min(none[:3]) > 0.95  # white
 
 
-# ---- maps of ablation and of features
-
-
 def test_correlations_are_at_their_feature_and_expert():
     table, drawn_routes, features = sample.correlated(4, 3, 12)
     heat = heat_maps.plot_correlations(table, drawn_routes, features).axes[0]
@@ -168,9 +151,6 @@ def test_correlations_are_at_their_feature_and_expert():
     assert [drawn[cell] for cell in cells] == pytest.approx(table["r"].tolist())
     empty = heat_maps.plot_correlations(table.iloc[:0], drawn_routes, features).axes[0]
     assert np.isnan(empty.images[0].get_array().filled(np.nan)).all()
-
-
-# ---- dots and bars
 
 
 def test_a_comparison_has_a_dot_for_each_run_and_shows_n():
@@ -207,9 +187,6 @@ def test_bars_are_sorted_gains_and_tasks_without_gain_have_numbers():
     below = figure.legends[0].get_title().get_text().splitlines()
     assert below[0] == "relative gain over base; ARG: its mean over 4 of 6 tasks"
     assert below[1].startswith("† baseline at or below 0.01")
-
-
-# ---- curves, loads
 
 
 def test_a_variant_has_one_colour_in_all_pictures_and_others_share_none_of_these():

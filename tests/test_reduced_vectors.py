@@ -39,9 +39,6 @@ def run(place, **changed) -> int:
     return reduce.main(typed({name: place.filled_in(value) for name, value in chosen.items()}))
 
 
-# ---- numbers
-
-
 def test_one_component_explains_all_variance_of_points_on_a_line():
     direction = np.array([[3.0, 4.0]]) / 5
     points = np.array([[-2.0], [0.0], [2.0]]) @ direction + np.array([[10.0, 20.0]])
@@ -67,9 +64,6 @@ def test_vectors_are_transformed_by_log_or_to_unit_length():
     np.testing.assert_allclose(reduced(fisher, by_log), reduced(logs, of_logs))
     by_unit = fitted(fisher, 1, "unit")
     np.testing.assert_allclose(reduced(fisher * 5, by_unit), reduced(fisher, by_unit))
-
-
-# ---- no leakage
 
 
 def test_a_reduction_is_fitted_on_train_tasks_only(place):
@@ -110,8 +104,6 @@ def test_a_saved_reduction_is_applied_to_new_tasks(place):
     assert (saved["fitted_on"], saved["seen"]) == (TRAIN, "nothing")
     assert saved["fitted_on_seen"] == "labelled rows of one sample"
 
-
-# ---- mistakes
 
 MISTAKES = [
     (dict(dim=6), "--taskvecs <here>/raw: --dim is 6, but the vectors of 6 tasks span 5; give less"),

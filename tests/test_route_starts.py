@@ -40,9 +40,6 @@ def start(grids, mixture, training: str, route_LE=None):
     return model.eval(), words
 
 
-# ---- merged
-
-
 def averaged_by_hand(mixture, route_LE) -> dict:
     """Returns the plain BART's state dict: each weight averaged over the experts in turn, in float64."""
     averaged = {}
@@ -78,9 +75,6 @@ def test_merged_experts_are_averaged_by_the_route(source, grids, make_model, bat
         one(**batch).loss.backward()
         grads.append({name: p.grad for name, p in one.named_parameters()})
     torch.testing.assert_close(*grads)
-
-
-# ---- logits
 
 
 def test_logits_start_as_the_route(make_model):
@@ -155,9 +149,6 @@ def test_a_grid_of_logits_saves_the_route(grids):
     again = grids.run("logits_scored", moe_init=True, init_dir=best, **(QUICK | scored))
     assert list(predictions(again).values()) == list(predictions(folder).values())
     assert results(again)["route"].str.startswith("given route; ").all()
-
-
-# ---- learn_route
 
 
 def learn(model, examples, **changed):

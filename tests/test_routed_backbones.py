@@ -231,11 +231,12 @@ def test_an_exported_route_has_its_logits_in_peft_and_as_an_expert_again(family,
     batch = batch_of(model)
     for kind in ("soft", "one_hot"):
         route_LE = routes_of(kind, model)[0]
-        model.to_adapter(route_LE, tmp_path / kind)
+        model.to_adapter(route_LE, tmp_path / kind, "a/base@v2")
         base = model.to_plain(torch.zeros_like(route_LE))
         own = PeftModel.from_pretrained(base, tmp_path / kind, autocast_adapter_dtype=False).eval()
-        rank = own.peft_config["default"].r
-        assert rank == (12 if (kind, mixing) == ("soft", "products") else 3)
+        config = own.peft_config["default"]
+        assert config.revision == "v2"
+        assert config.r == (12 if (kind, mixing) == ("soft", "products") else 3)
         expected = model(**batch, routes=route_LE.expand(4, -1, -1)).logits
         torch.testing.assert_close(own(**batch).logits, expected, rtol=0, atol=1e-10)
         updates = read_adapter(base := model.to_plain(torch.zeros_like(route_LE)), tmp_path / kind)
@@ -245,20 +246,6 @@ def test_an_exported_route_has_its_logits_in_peft_and_as_an_expert_again(family,
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
     with pytest.raises(InputError, match=r"has a file adapter_config\.json already"):
         model.to_adapter(route_LE, tmp_path / "soft")
-
-
-def test_a_routing_bart_exports_its_routes_too(make_model, batch, tmp_path):
-    model = make_model(3, **LORA, lora_mixing="factors", lora_splits=2, encoder_vanilla_layers=[0])
-    make_differ(model)
-    route_LE = torch.randn(8, 3, dtype=torch.float64).softmax(-1)
-    model.to_adapter(route_LE, tmp_path / "adapter", "a/base@v2")
-    base = model.to_bart(torch.zeros_like(route_LE))
-    own = PeftModel.from_pretrained(base, tmp_path / "adapter", autocast_adapter_dtype=False).eval()
-    assert own.peft_config["default"].revision == "v2"
-    expected = model(**batch, routes=route_LE.expand(4, -1, -1)).logits
-    torch.testing.assert_close(own(**batch).logits, expected, rtol=0, atol=1e-10)
-    with pytest.raises(InputError, match="only low-rank experts are"):
-        make_model(2).to_adapter(torch.ones(4, 2) / 2, tmp_path / "layers")
 
 
 # ---- checkpointing

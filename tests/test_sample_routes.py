@@ -33,9 +33,6 @@ def of_both(what: str) -> dict[str, str]:
     return {name + best: f"{what}: {name}" for name in SAMPLES for best in ("", "_best")}
 
 
-# ---- nearest
-
-
 def gym_with_other_rows(grids, folder, sample: str):
     """A copy of the gym in which one sample of the task has the train inputs of `count`."""
     gym = shutil.copytree(grids.gym, folder)
@@ -89,9 +86,6 @@ def test_text_vectors_of_train_tasks_are_kept_with_the_checkpoint(nearest, grids
     monkeypatch.setattr("routing_moe.task_choice.texts.write_bytes", refuse)
     assert routes_by("texts_read_only") == expected
     assert not path.exists()
-
-
-# ---- given, stored, learned
 
 
 @pytest.fixture

@@ -22,8 +22,6 @@ from routing_moe.evaluation.scored_files import Decoding, Pool
 from routing_moe.evaluation.scoring import answer
 from routing_moe.io.accelerator import make_accelerator
 
-# ---- collectives
-
 
 def test_steps_of_two_processes_follow_nccls_rules_and_equal_those_of_one(make_stepper, tmp_path):
     def two_steps():
@@ -32,9 +30,6 @@ def test_steps_of_two_processes_follow_nccls_rules_and_equal_those_of_one(make_s
         return {"loss": losses, **parameters(stepper)}
 
     assert_two_equal_one(tmp_path, two_steps)
-
-
-# ---- evaluation in several processes
 
 
 FILES = [file_of(name, n) for name, n in zip("abcdab", [8, 1, 9, 1, 7, 2], strict=True)]
@@ -97,9 +92,6 @@ def test_a_batchs_cost_counts_inputs_answers_beams_and_options():
     assert answering_cost(pool, np.array([6, 8]), True, num_beams=4) == S + 20 * S + 2 * T
 
 
-# ---- assignment of GPUs
-
-
 def test_workers_are_spread_over_the_gpus(monkeypatch):
     def shares(workers: int) -> list[str]:
         return [variables["CUDA_VISIBLE_DEVICES"] for variables in executor.environments(workers)]
@@ -130,9 +122,6 @@ def test_a_process_that_dies_loses_only_its_call_and_the_next_one_has_its_gpus(m
     assert "its process died (exit code 3)" in str(found["dies"])
     assert "ZeroDivisionError" in found["raises"].__notes__[0]
     assert [found[key] for key in "abc"] == ["4,7"] * 3
-
-
-# ---- timeouts
 
 
 def test_a_process_waits_for_the_others_as_long_as_an_evaluation_may_take(monkeypatch):

@@ -25,9 +25,6 @@ SHARED = dict(shared_base=True, weight_decay=0, adam_epsilon=1e-3)
 RATES = {"bart": 0.01, "router": 0.02, "vectors": 0.03}
 
 
-# ---- steps
-
-
 def without_expert(name: str) -> str:
     return re.sub(r"\.experts\.\d+\.", ".experts.", name)
 
@@ -107,9 +104,6 @@ def test_two_processes_take_the_steps_of_one(make_stepper, tmp_path):
     assert_two_equal_one(tmp_path, two_steps)
 
 
-# ---- runs
-
-
 def test_a_resumed_run_is_that_of_an_uninterrupted_one_and_its_experts_are_complete(world, tmp_path, batch):
     changed = dict(shared_base=True, alternate_every=2, base_lr=0.005)
     whole = world.run("shared_base", **changed)
@@ -122,8 +116,6 @@ def test_a_resumed_run_is_that_of_an_uninterrupted_one_and_its_experts_are_compl
         logits = model(**batch, routes=model.routes_for(["colour"] * 4)).logits
         torch.testing.assert_close(logits, bart(**batch).logits)
 
-
-# ---- starts from the base of low-rank experts
 
 LORA = NO_ROUTER | dict(num_experts=None, task_routes="tasks", expert_kind="lora", lora_rank=2, init_eps=None)
 

@@ -51,9 +51,6 @@ def cells(table, task, entry):
     return row[["dev_performance", "test_performance", "n"]].values.tolist()[0]
 
 
-# ---------------------------------------------------------------------------- numbers
-
-
 def test_a_task_has_its_samples_best_then_mean_and_sample_std(logs, capsys):
     code, table = call(logs)
     assert code == 0
@@ -84,9 +81,6 @@ def test_results_of_the_published_code_are_read_if_there_are_none_of_ours(tmp_pa
     assert code == 0
     assert cells(table, "boolq", "mean") == pytest.approx([0.6, 0.6, 3])
     assert cells(table, "sick", "mean") == pytest.approx([0.2, 0.0, 3])
-
-
-# ---------------------------------------------------------------------------- what is missing
 
 
 def test_the_scores_of_one_sample_have_no_std_and_rows_of_another_postfix_are_collected(tmp_path, capsys):
@@ -145,9 +139,6 @@ def test_tasks_without_results_are_listed_of_all_or_of_those_that_flags_name(log
     assert call(logs, "--custom_tasks_splits", split, "--section", "dev")[0] == 0
 
 
-# ---------------------------------------------------------------------------- user mistakes
-
-
 def refusal(capsys, logs, *flags):
     code, table = call(logs, *flags)
     assert (code, table) == (2, None)
@@ -184,9 +175,6 @@ def test_the_summary_replaces_no_results_of_a_task(logs, capsys, monkeypatch):
     monkeypatch.chdir(logs)
     words = refusal(capsys, logs, "--output_file", "sick/results.csv")
     assert "would replace the results of a task" in words
-
-
-# ---------------------------------------------------------------------------- summaries read back
 
 
 def test_a_written_summary_is_read_unchanged(logs):
@@ -234,9 +222,6 @@ def test_other_files_than_summaries_are_errors_with_the_reason(tmp_path, text, w
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(InputError, match=rf"s\.csv.*{words}"):
         read_summary(tmp_path / "s.csv")
-
-
-# ---------------------------------------------------------------------------- cost
 
 
 def test_costs_of_models_are_in_the_summary_if_results_have_them(logs):

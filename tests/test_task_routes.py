@@ -327,13 +327,3 @@ def test_scores_of_another_checkpoint_replace_none(finished, clusters, world, tm
         assert run(world.gym, world.bart, folder, **ONLY, checkpoint=inner / "stage1/best") == 2
         assert f"--output_dir {folder} is for scores of {other}" in capsys.readouterr().err
         assert contents(folder) == before
-
-
-def test_other_routes_need_a_prefix(clusters, world, routes_file, capsys):
-    path = routes_file({"plural": 0, "colour": 0})
-    folder = world.copy(clusters, "outside/prefix")
-    assert run(world.gym, world.bart, folder, **ONLY, task_routes=path) == 2
-    assert "has another route of plural" in capsys.readouterr().err
-    assert run(world.gym, world.bart, folder, **ONLY, task_routes=path, prefix="other-") == 0
-    assert scores_of(folder, "other-").loc["plural", "route"] == "given route"
-    assert_equal(weights(folder / "best"), weights(clusters / "best"))

@@ -369,11 +369,6 @@ def test_texts_are_truncated_and_lowercased_as_in_training(tokenizer):
     assert found[0] == pytest.approx([np.mean(ids), 2.5])  # positions 2 and 3: both <s> are left out
 
 
-def test_a_task_without_inputs_is_an_error(tokenizer):
-    with pytest.raises(InputError, match="task 'none' has no inputs"):
-        text_vectors(ids_and_positions, tokenizer, INPUTS | {"none": []}, FORMAT)
-
-
 def test_only_the_first_train_file_of_a_task_is_opened(tmp_path):
     folder = write_gym(tmp_path / "gym")
     first = [row.split("\t")[0] for row in ROWS["colour"]]

@@ -36,9 +36,6 @@ from routing_moe.model.task_vectors import load_task_vectors
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
-# ---- what a run writes
-
-
 def test_a_run_folder_has_the_documented_files(finished):
     steps = {f"{step}-steps" for step in (2, 3, 4, 6)}
     files = {"run.json", "cost.json", "log.txt", "losses.csv", "curves.csv", "lock"}
@@ -109,9 +106,6 @@ def test_the_best_checkpoint_is_that_of_the_best_score_and_the_first_of_equals(w
     assert torch.load(folder / "last/training_state.pt")["best_score"] == 0.5
 
 
-# ---- starts
-
-
 @pytest.mark.parametrize("kind", ["headless.pt", "run"])
 def test_a_vanilla_checkpoint_replaces_the_models_weights(world, kind, tmp_path):
     other = write_bart(tmp_path / "other", seed=6)
@@ -128,9 +122,6 @@ def test_a_vanilla_checkpoint_replaces_the_models_weights(world, kind, tmp_path)
         for expert in (0, 1):
             ours = trained[f"model.{side}.experts.{expert}.{name}"]
             assert torch.equal(ours, plain[f"model.{side}.{name}"])
-
-
-# ---- predicting
 
 
 def predict(world, folder: Path, **changed) -> None:
@@ -179,18 +170,12 @@ def test_unseen_tasks_are_scored_on_the_chosen_samples(world, finished):
         assert (folder / f"best/predictions/mine-plural_12_13_{part}.jsonl").is_file()
 
 
-# ---- other ways to train
-
-
 def test_bfloat16_changes_the_products_and_keeps_weights_in_float32(world, finished):
     folder = world.run("bf16", mixed_precision="bf16")
     ours, exact = (pd.read_csv(f / "losses.csv")["train_loss"][0] for f in (folder, finished))
     assert ours != exact
     assert ours == pytest.approx(exact, rel=0.01)
     assert {tensor.dtype for tensor in weights(folder / "last").values()} == {torch.float32}
-
-
-# ---- several processes
 
 
 def test_two_processes_take_the_same_steps_as_one(world, tmp_path):
@@ -207,9 +192,6 @@ def test_two_processes_take_the_same_steps_as_one(world, tmp_path):
     for name in ("losses.csv", "2-steps/dev_results.csv", *scores):
         pd.testing.assert_frame_equal(*(pd.read_csv(f / name) for f in (two, one)), rtol=1e-5)
     assert "2 process(es)" in (two / "log.txt").read_text()
-
-
-# ---- the limit of --num_train_epochs: none by default, and never within the warm-up
 
 
 def test_a_run_ends_after_its_epochs_if_that_is_sooner(world):

@@ -22,9 +22,6 @@ from routing_moe.task_choice.texts import TextsOfModel, TextSource, nearest_task
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
 
-# ---- the rule
-
-
 def test_rows_decide_which_tasks_get_the_nearest_tasks_vector():
     def needing(rule):
         resolver = Resolver("learned", ["a", "b", "given", "drawn"], ["drawn"], ["a", "b"], rule)
@@ -110,9 +107,6 @@ def test_vectors_are_added_and_replaced(make_model, tmp_path):
     assert torch.equal(again.routes_for(["e"]), routes_NLE[:1])
 
 
-# ---- learned
-
-
 def learned(model, examples, **changed):
     asked = dict(task="new", examples=examples, steps=20, rate=0.3, seed=3) | changed
     return learn_vector(model, **asked, accelerator=Accelerator(cpu=True))
@@ -142,9 +136,6 @@ def test_only_the_vector_is_learned_and_a_seed_determines_it(fields, make_model,
     assert not any(p.grad is not None for p in model.parameters())
     assert not model.training
     assert first.description == "vector learned from 14 examples"
-
-
-# ---- whole predictions
 
 
 OF_TRAINING = ("do_train", "initialize_from_vanilla", "init_eps", "num_experts", "router_hidden_dim")
@@ -203,9 +194,6 @@ def test_a_task_missing_in_the_checkpoint_is_scored_with_given_text_vectors(fini
     }
 
 
-# ---- given vectors
-
-
 def test_an_unseen_task_is_scored_with_the_route_of_its_given_vector(finished, world, tmp_path):
     folder = world.copy(finished, "by_given")
     before = weights(folder / "best")
@@ -258,9 +246,6 @@ def test_given_vectors_are_frozen_or_learned_predict_and_keep_their_scores(world
     assert "has another vector of " in capsys.readouterr().err
     assert run(world.gym, world.bart, folder, **same, prefix="other-") == 0
     assert (folder / "best/other-eval-test_tasks-test-performance.csv").is_file()
-
-
-# ---- mistakes
 
 
 def test_an_unseen_task_without_texts_is_an_error(fresh, originals, capsys):

@@ -38,8 +38,6 @@ class Trap:
         return (pytest.fail, ("a pickle was loaded",))
 
 
-# ---- flags of training
-
 FLAGS = [
     (dict(learning_rate=-1), "--learning_rate is -1.0; it must be 0 or greater"),
     (dict(minimum_tau=3), "--minimum_tau is 3.0, above --initial_tau 2.0; the temperature falls"),
@@ -79,9 +77,6 @@ def test_the_hub_is_asked_only_if_no_other_error_was_found(changed, fresh, capsy
     (line,) = complaint(fresh, capsys, model="someone/bart", **changed)
     assert hub_client.requests == ([] if changed else ["someone/bart"])
     assert ("--total_steps is 0" if changed else "--model someone/bart: no such folder, and no model") in line
-
-
-# ---- files of training
 
 
 def other_family(place):
@@ -125,8 +120,6 @@ STARTS = [
 def test_a_wrong_file_is_an_error(changed, message, damage, fresh, capsys):
     check(fresh, capsys, "train", changed, message, damage)
 
-
-# ---- given routes
 
 ALL = dict.fromkeys(FORMS, 0)
 FILE = FIXED | dict(task_routes="<here>/routes.json")

@@ -22,7 +22,6 @@ from routing_moe.model.loading import check_finite
 
 pytestmark = pytest.mark.usefixtures("no_gpu", "quick_pictures")
 
-# ---- the same run again, and predictions with it
 
 STEP = dict(total_steps=1)
 START = dict(initialize_from_vanilla=None, output_dir="<here>/further")
@@ -62,7 +61,11 @@ RUNS = [
     (STEP | dict(resume=True, learning_rate=0.5), "--learning_rate is 0.5, but in the run to resume it"),
     (STEP | dict(resume=True, equal_flops="<out>"), "--equal_flops is <out>, but in the run to resume it"),
     (STEP | dict(resume=True), "<out>/last: its training state is not that of this run", foreign_state),
-    (STEP | dict(resume=True), "<out>/last/model.safetensors is damaged (", cut_weights),
+    (
+        STEP | dict(resume=True),
+        "<out>/last/model.safetensors is damaged ( ... without the folder last, --resume",
+        cut_weights,
+    ),
     (STEP, "--output_dir <out> holds best and last", lambda place: (place.out / "run.json").unlink()),
     (START | dict(checkpoint="<out>"), "<out>: no checkpoint there ... inside: <out>/best, <out>/last"),
     (START | dict(checkpoint="nowhere"), "nowhere: no such folder"),
@@ -103,9 +106,6 @@ def test_changed_training_data_is_not_resumed(what, with_run, capsys, originals,
     check(with_run, capsys, "train", STEP | dict(resume=True, train_dir=gym), message)
 
 
-# ---- given routes and vectors for a checkpoint
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A place with runs of one step: "out" with clusters of vectors, "plain" without vectors."""
@@ -129,6 +129,7 @@ OTHERS = "not the file that the run in <here>/plain began with"
 CHECKPOINT = [
     (ONLY | dict(task_routes="tasks"), "--task_routes is tasks; without training give a file"),
     (ONLY | ROUTE_FILE, "--task_routes <here>/routes.json: the routes name 8", routes({"plural": 7})),
+    (ONLY | ROUTE_FILE, "<here>/out/best has another route of plural", routes({"plural": 0, "colour": 0})),
     (ONLY | VECTORS, "--taskvecs <here>/vectors has vectors of 3 dimensions, but those of", vectors(D=3)),
     (ONLY | VECTORS | dict(output_dir="<here>/plain"), "--taskvecs <here>/vectors: the routes", vectors()),
     (RESUMED, f"--task_routes: {OTHERS}", routes(FORMS | {"colour": 1})),
@@ -143,9 +144,6 @@ def test_wrong_routes_for_a_checkpoint_are_an_error(changed, message, damage, tr
     finally:
         shutil.rmtree(trained.folder / "vectors", ignore_errors=True)
         (trained.folder / "routes.json").unlink(missing_ok=True)
-
-
-# ---- merging
 
 
 def without_a_weight(place):
@@ -183,8 +181,6 @@ MERGES = [
 def test_a_wrong_merge_is_an_error(changed, message, damage, with_run, capsys):
     check(with_run, capsys, "merge", changed, message, damage)
 
-
-# ---- weights that are not finite
 
 OF_AN_EXPERT = "model.decoder.layers.0.experts.1.fc1.weight"
 OF_A_BART = "model.encoder.layers.1.fc2.bias"
@@ -233,9 +229,6 @@ def test_the_first_of_many_tensors_are_named_and_integer_or_empty_ones_are_valid
         tensors = {f"t{i}": torch.tensor([1, value], dtype=dtype) for i in range(9)}
         with pytest.raises(InputError, match=r"a\.pt has .* t0 \(1 of 2 values\), .* and 4 more"):
             check_finite(tensors, "a.pt")
-
-
-# ---- output folders that cannot be written to: refused by long commands before they compute anything
 
 
 @pytest.mark.parametrize("command", ["train", "finetune", "merge", *METHODS])
