@@ -83,18 +83,9 @@ def real_gym() -> Path:
 
 
 def tiny_bart_config(**fields) -> BartConfig:
-    sizes = dict(
-        vocab_size=60,
-        d_model=16,
-        encoder_layers=2,
-        decoder_layers=2,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=24,
-        decoder_ffn_dim=24,
-        max_position_embeddings=40,
-        dropout=0.0,
-    )
+    sizes = dict(vocab_size=60, d_model=16, max_position_embeddings=40, dropout=0.0)
+    for side in ("encoder", "decoder"):
+        sizes |= {f"{side}_layers": 2, f"{side}_attention_heads": 2, f"{side}_ffn_dim": 24}
     return BartConfig(**(sizes | fields))
 
 
@@ -105,9 +96,8 @@ def make_model():
     def make(num_experts=3, dtype=torch.float64, bart_fields=None, **fields):
         bart = BartForConditionalGeneration(tiny_bart_config(**(bart_fields or {})))
         defaults = dict(task_names=["a", "b", "c", "d"], router_input_dim=8, router_hidden_dim=4)
-        model = RoutingBartForConditionalGeneration.from_bart(
-            bart, num_experts, init_eps=0.1, **(defaults | fields)
-        )
+        defaults |= dict(init_eps=0.1) | fields
+        model = RoutingBartForConditionalGeneration.from_bart(bart, num_experts, **defaults)
         return model.to(dtype).eval()
 
     return make
@@ -208,9 +198,8 @@ def task_examples():
     def text(length):
         return [0, *draw.integers(4, 60, length), 2]
 
-    return encoded(
-        [text(n) for n in (2, 9, 4, 6, 3, 8, 5)], [text(n) for n in (1, 4, 2, 3, 1, 2, 5)], [0] * 7
-    )
+    sources, outputs = ([text(n) for n in sizes] for sizes in ((2, 9, 4, 6, 3, 8, 5), (1, 4, 2, 3, 1, 2, 5)))
+    return encoded(sources, outputs, [0] * 7)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from routing_moe import Routed
 from routing_moe.answering.queries import Query
 from routing_moe.cli.export import main as export
 
-NEW_TOKENS = 8
+NEW_TOKENS, ROUTES = 8, ("one-hot", "soft")
 TEXTS = (
     "a gorgeous , witty , seductive movie . / nothing but boilerplate cliches from start to finish . / "
     "Where is the Loop ? / What is the capital of Yugoslavia ? / How many people live in Chile ? / i feel "
@@ -64,10 +64,8 @@ def by_llama_cpp(base, adapters, requests, prompts: list[list[int]], **asked) ->
 def answers_of(base, adapters, requests, prompts: list[list[int]]) -> list[list]:
     """Returns `answered` of llama.cpp for each request."""
     found = by_llama_cpp(base, adapters, requests, prompts, max_tokens=NEW_TOKENS, n_probs=1)
-    return [
-        [([t["id"] for t in tokens], [t["logprob"] for t in tokens]) for tokens in of_request]
-        for of_request in found
-    ]
+    names = ("id", "logprob")
+    return [[tuple([t[n] for t in each] for n in names) for each in of_request] for of_request in found]
 
 
 def compared(ours, theirs, end: int) -> tuple[int, float]:
@@ -106,12 +104,9 @@ def write_float32(packaged: Path, file: Path) -> None:
 
 
 def exported(mixture: Path, folder: Path, *words: str) -> Path:
+    flags = ["--checkpoint", str(mixture), "--output_dir", str(folder), "--as", "gguf", *words]
     with contextlib.redirect_stdout(sys.stderr):
-        if not folder.exists():
-            assert (
-                export(["--checkpoint", str(mixture), "--output_dir", str(folder), "--as", "gguf", *words])
-                == 0
-            )
+        assert folder.exists() or export(flags) == 0
     return folder
 
 
@@ -125,15 +120,14 @@ def comparisons(mixture: Path, packaged: Path | None, folder: Path, n: int = 20)
     soft = [2 * (e + 1) / (E * (E + 1)) for e in range(E)]
     folder.mkdir(parents=True, exist_ok=True)
     weights = {"one-hot": [1.0] + [0.0] * (E - 1), "soft": soft, "none": [0.0] * E}
-    (folder / "routes.json").write_text(
-        json.dumps({route: [weights[route]] * L for route in ("one-hot", "soft")})
-    )
+    given = {route: [weights[route]] * L for route in ROUTES}
+    (folder / "routes.json").write_text(json.dumps(given))
     encoded = routed.task_file(tasks[0], list(map(Query, texts))).encoded
     prompts = [encoded.sources[i].tolist() for i in range(n)]
     ours = {}
     for dtype in (torch.float64, torch.float32):
         model.to(dtype)
-        for route in ("one-hot", "soft"):
+        for route in ROUTES:
             route_LE = torch.tensor(weights[route], dtype=dtype).expand(L, E)
             ours[route] = answered(model, prompts, end, routes=route_LE[None])
             model.to_adapter(route_LE, place := folder / f"peft {route} {dtype}", "base")
@@ -151,16 +145,13 @@ def comparisons(mixture: Path, packaged: Path | None, folder: Path, n: int = 20)
     expert_N = model.routes_for(tasks)[:, 0].argmax(dim=1).tolist()  # tasks have another order than experts
     experts = [all_experts / tasks[expert_N.index(e)] / "adapter.gguf" for e in range(E)]
     routes = ["--task_routes", str(folder / "routes.json")]
-    single = [
-        exported(mixture, folder / route, "--task", route, *routes) / "adapter.gguf"
-        for route in ("one-hot", "soft")
-    ]
+    single = [exported(mixture, folder / name, "--task", name, *routes) / "adapter.gguf" for name in ROUTES]
     for name, file in files.items():
         found = answers_of(file, experts, weights.values(), prompts)
         for route, theirs in zip(weights, found, strict=True):
             yield f"llama.cpp {name}", "scales of experts", route, *compared(ours[route], theirs, end), n
         found = answers_of(file, single, [[1.0, 0.0], [0.0, 1.0]], prompts)
-        for route, theirs in zip(("one-hot", "soft"), found, strict=True):
+        for route, theirs in zip(ROUTES, found, strict=True):
             yield f"llama.cpp {name}", "one adapter", route, *compared(ours[route], theirs, end), n
 
 

@@ -123,9 +123,7 @@ def test_the_routes_of_adapters_are_pefts_models(low_rank, adapters, world):
         torch.testing.assert_close(logits_of(model, inputs, routes=routes), expected, rtol=0, atol=1e-4)
 
 
-def test_the_base_that_adapters_name_is_compared_and_adapters_may_be_on_the_hub(
-    adapters, world, tmp_path, capsys, hub_client
-):
+def test_the_base_of_adapters_is_compared_also_on_the_hub(adapters, world, tmp_path, capsys, hub_client):
     (colour, count), here = adapters.values(), f"--base is {world.bart}, but"
     assemble(world, tmp_path / "same", adapters)
     assert here not in capsys.readouterr().out
@@ -142,9 +140,7 @@ def test_the_base_that_adapters_name_is_compared_and_adapters_may_be_on_the_hub(
     assert f"{here} count was trained on ../other: the weights must be the same" in capsys.readouterr().out
     saved = json.loads((tmp_path / "other/config.json").read_text())
     (tmp_path / "other/config.json").write_text(json.dumps(saved | {"model_type": "llama"}))
-    words = (
-        f"--experts count: was trained on ../other, a 'llama' model; --base {world.bart} is a 'bart' model"
-    )
+    words = f"--experts count: was trained on ../other, a 'llama' model; --base {world.bart} is a 'bart'"
     assert_problem(errors(capsys, world, tmp_path, named("../other")), words)
     for name, folder in (("me/count", moved), ("me/other", tmp_path / "other"), ("me/bart", world.bart)):
         hub_client.publish(name, folder)

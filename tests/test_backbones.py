@@ -24,16 +24,14 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     GPT2Config,
     LEDConfig,
-    MixtralConfig,
 )
 
 from dataloader.errors import InputError
 from routing_moe import RoutedModel
 
 # Each family with one kind of mixing, and each kind with both kinds of models.
-in_each_family = pytest.mark.parametrize(
-    ("family", "mixing"), list(zip(FAMILIES, cycle(MIXINGS), strict=False))
-)
+PAIRS = list(zip(FAMILIES, cycle(MIXINGS), strict=False))
+in_each_family = pytest.mark.parametrize(("family", "mixing"), PAIRS)
 
 
 @pytest.mark.usefixtures("attention_in_float64")
@@ -56,10 +54,8 @@ def test_mixed_routes_give_the_logits_losses_and_gradients_of_their_plain_models
             for layer in model.lora_layers:  # the same weights, with gradients
                 of_layer = layer.merged(route_LE[layer.rows], torch.arange(4))
                 merged |= {f"{layer.name}.{name}": weight for name, weight in of_layer.items()}
-            labels, merged_logits = (
-                own["labels"][0, shift:],
-                functional_call(plain, merged, kwargs=own).logits,
-            )
+            labels = own["labels"][0, shift:]
+            merged_logits = functional_call(plain, merged, kwargs=own).logits
             expected += F.cross_entropy(merged_logits[0, : len(labels)], labels, reduction="sum")
         torch.testing.assert_close(loss, expected, rtol=0, atol=1e-10)
         gradients = (torch.autograd.grad(each, [*experts, routes_BLE]) for each in (loss, expected))
@@ -95,15 +91,9 @@ FIELDS = dict(num_experts=3, router_input_dim=8, router_mode="softmax", task_nam
 
 
 def test_matrices_that_are_no_linear_maps_are_refused_by_name():
-    sizes = dict(
-        vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4
-    )
-    mixture = AutoModelForCausalLM.from_config(
-        MixtralConfig(**sizes, num_key_value_heads=2, num_local_experts=2, num_experts_per_tok=1)
-    )
-    with pytest.raises(
-        InputError, match=r"layers\.0\.mlp\..*gate_up_proj \(MixtralExperts, .*other lora_targets"
-    ):
+    mixture = make_plain("mixtral")
+    problem = r"layers\.0\.mlp\..*gate_up_proj \(MixtralExperts, .*other lora_targets"
+    with pytest.raises(InputError, match=problem):
         RoutedModel.from_backbone(mixture, **FIELDS, lora_targets="all")
     assert RoutedModel.from_backbone(mixture, **FIELDS, lora_targets="attention").lora_layers
     transposed = AutoModelForCausalLM.from_config(GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4))
@@ -112,18 +102,14 @@ def test_matrices_that_are_no_linear_maps_are_refused_by_name():
     quantized = make_plain("qwen2")
     weight = quantized.model.layers[1].self_attn.v_proj.weight
     quantized.model.layers[1].self_attn.v_proj.weight = torch.nn.Parameter(weight.to(torch.int8), False)
-    with pytest.raises(
-        InputError, match=r"model\.layers\.1\.self_attn\.v_proj\.weight \(Linear, torch\.int8\)"
-    ):
+    with pytest.raises(InputError, match=r"layers\.1\.self_attn\.v_proj\.weight \(Linear, torch\.int8\)"):
         RoutedModel.from_backbone(quantized, **FIELDS)
 
 
 def test_a_model_whose_first_dimension_is_not_that_of_the_examples_is_refused():
     sizes = {f"{side}_{what}": 2 for side in ("encoder", "decoder") for what in ("layers", "attention_heads")}
-    config = LEDConfig(
-        vocab_size=96, d_model=16, attention_window=4, max_encoder_position_embeddings=32, **sizes
-    )
-    plain = AutoModelForSeq2SeqLM.from_config(config)
+    sizes |= dict(vocab_size=96, d_model=16, attention_window=4, max_encoder_position_embeddings=32)
+    plain = AutoModelForSeq2SeqLM.from_config(LEDConfig(**sizes))
     model = RoutedModel.from_backbone(plain, **FIELDS)
     ids = torch.randint(3, 96, (3, 8))
     routes_BLE = routes_of("soft", model, 3)

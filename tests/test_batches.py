@@ -10,7 +10,7 @@ import torch
 from tiny_runs import assert_same_run, fail_in_step, run, write_gym
 from tiny_steps import OneOfSeveral, encoded
 
-from dataloader import TaskMixture, answer_choices, assign_to_ranks, micro_batches, step_examples
+from dataloader import TaskMixture, answer_choices, assign_to_ranks, micro_batches
 from routing_moe.config.train import TrainSettings
 from routing_moe.model.counted_flops import example_flops
 from routing_moe.training.cost import training_cost
@@ -133,17 +133,6 @@ def test_a_wrong_sampling_is_one_clear_error(fresh, capsys, wrong):
 # ---- steps are a pure function of (seed, step), and split at minimum cost
 
 
-@pytest.mark.parametrize(("n", "batch_size"), [(10, 4), (12, 4), (3, 8), (1, 5)])
-def test_every_epoch_has_every_example_once(n, batch_size):
-    epochs = 8
-    drawn = np.concatenate(
-        [step_examples(n, batch_size, 7, step) for step in range(epochs * n // batch_size)]
-    )
-    whole_epochs = drawn[: len(drawn) // n * n].reshape(-1, n)
-    assert (np.sort(whole_epochs, axis=1) == np.arange(n)).all()
-    assert drawn.dtype == np.int64
-
-
 def test_answers_are_drawn_uniformly_and_reproducibly():
     n_outputs = np.array([1, 2, 4] * 2000)
     choices = answer_choices(n_outputs, 3, 9)
@@ -188,15 +177,6 @@ def test_the_split_is_the_cheapest_of_all_splits(max_tokens, max_examples, overh
         for group in groups:
             assert max_examples is None or len(group) <= max_examples
             assert max_tokens is None or len(group) == 1 or cost(sources, targets, group, 0) <= max_tokens
-
-
-def test_a_split_equals_a_hand_computed_one():
-    # One group: 3 * (10 + 1) + 5 = 38. Split before the long one: 2 * (2 + 1) + 5 + 10 + 1 + 5 = 27.
-    groups = micro_batches([2, 10, 2], [1, 1, 1], overhead_tokens=5)
-    assert [group.tolist() for group in groups] == [[0, 2], [1]]
-    assert len(micro_batches([2, 10, 2], [1, 1, 1], overhead_tokens=50)) == 1
-    longer = micro_batches([500, 3, 4], [20, 2, 2], max_tokens=100)  # above the limit: a group of its own
-    assert [group.tolist() for group in longer] == [[1, 2], [0]]
 
 
 def test_no_examples_give_no_groups_and_a_wrong_bound_is_an_error():

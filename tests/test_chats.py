@@ -62,9 +62,7 @@ def test_chats_have_the_tokens_of_the_chat_template_and_special_tokens_of_texts_
         tokenizer.backend_tokenizer.normalizer = normalizers.Prepend(prepended)
     for turns in (CHAT[i:n] for i in (0, 1) for n in (2, 4, 6)):
         spelled = [turn | {"content": f"{turn['content']} {' '.join(SPECIAL)}</s> x"} for turn in turns]
-        whole = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)[
-            "input_ids"
-        ]
+        whole = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
         assert tokens_of(tokenizer, turns) == whole
         special, found = set(tokenizer.all_special_ids), tokens_of(tokenizer, spelled)
         assert len(found) > len(whole)
@@ -105,16 +103,8 @@ def test_code_keeps_line_breaks_indents_and_tabs(tmp_path, monkeypatch):
 
 
 REFUSED = [  # those with flags have an --output, too
-    (
-        CHAT[:5],
-        dict(input="{m[content]}"),
-        "'m[content]' joins the turns of a chat; give add-task --messages m",
-    ),
-    (
-        CHAT[:5],
-        dict(input="{m}"),
-        "'m' joins the turns of a chat; give add-task --messages m, or one turn, {m[",
-    ),
+    (CHAT[:5], dict(input="{m[content]}"), "'m[content]' joins the turns of a chat; give add-task --mess"),
+    (CHAT[:5], dict(input="{m}"), "'m' joins the turns of a chat; give add-task --messages m, or one turn"),
     (CHAT[:5], dict(messages="m"), "give --input TEXT and --output TEXT, or --messages COLUMN"),
     (CHAT[:4], {}, "t.jsonl:1: the chat in '{m}' ends with the user; its last turn must be the answer"),
     (CHAT[1::2], {}, '1: the roles in "m" are user, user, user; expected user and assistant in turn, after'),
@@ -150,12 +140,7 @@ def test_a_model_learns_and_answers_chats_with_their_indents(tmp_path, monkeypat
     write_table(Path("new.jsonl"), [{"messages": each} for each in turns])
     write_table(Path("gym.jsonl"), [dict(input=each[-1]["content"], before=CHAT[:3]) for each in turns])
     learned = dict(task="new", examples="gym/reviews/reviews_8_100_train.jsonl", steps=1)
-    for name, changed in (
-        ("new.parquet", {}),
-        ("new.jsonl", learned),
-        ("gym.jsonl", {}),
-        ("gym.jsonl", learned),
-    ):
+    for name, changed in (("new.parquet", {}), ("new.jsonl", learned), ("gym.jsonl", learned)):
         capsys.readouterr()
         assert answer(typed(dict(checkpoint=run, task="reviews", inputs=name) | changed)) == 0
         found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -79,15 +79,6 @@ def test_text_that_looks_like_a_special_token_stays_text(tokenizer):
     assert not set(encoded.outputs[0][1:-1]) & set(range(len(SPECIAL)))
 
 
-def test_tokens_are_stored_flat_in_int32(tokenizer):
-    encoded = encode([example("ab", "c"), example("d", "e", "fgh")], tokenizer, TextFormat(), IDS)
-    assert len(encoded) == 2
-    assert encoded.sources.flat.dtype == encoded.outputs.flat.dtype == np.int32
-    assert encoded.n_outputs_N.tolist() == [1, 2]
-    assert encoded.target_lengths([1, 0], [1, 0]).tolist() == [6, 4]
-    assert len(encode([], tokenizer, TextFormat(), IDS)) == 0
-
-
 def test_many_texts_are_encoded_as_one_at_a_time(tokenizer, monkeypatch):
     monkeypatch.setattr("dataloader.encoding.TEXTS_PER_CALL", 3)
     examples = [example("x" * n, *["y" * (n + k) for k in range(1 + n % 3)]) for n in range(1, 9)]

@@ -259,9 +259,8 @@ def test_a_route_is_exported_as_a_plain_model_with_the_same_answers_and_scores(h
             inputs = tokenizer(shown, add_special_tokens=False, return_tensors="pt")
             readme = (tmp_path / "plain" / "README.md").read_text()
             source = re.escape(shown.replace(text, "TEXT").replace("\n", "\\n"))
-            how, message = re.search(
-                rf"`{source}`, tokenized with `(.*?)`, MESSAGE: `(.*?)`", readme
-            ).groups()
+            found = re.search(rf"`{source}`, tokenized with `(.*?)`, MESSAGE: `(.*?)`", readme)
+            how, message = found.groups()
             message = message.replace("\\n", "\n").replace("TEXT", text)
             as_written = eval(how, dict(tokenizer=tokenizer, MESSAGE=message))
             assert as_written == inputs["input_ids"][0].tolist()

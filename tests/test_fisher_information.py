@@ -41,19 +41,6 @@ def test_fisher_information_of_linear_regression_is_the_mean_square_of_the_input
     assert found["b"].item() == pytest.approx(1.0)
 
 
-def categorical(parameters, example):
-    return parameters["logits"].log_softmax(dim=0).gather(0, example["label"][None])[0]
-
-
-@BOTH
-def test_fisher_information_of_a_categorical_distribution_is_p_times_one_minus_p(fisher_of):
-    # Labels with the frequencies of the model: 1/2, 1/4, 1/8, 1/8.
-    parameters = {"logits": torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.float64).log() + 3}
-    batches = [{"label": torch.tensor([0, 0, 0, 0, 1, 1, 2, 3])}]
-    found = fisher_of(categorical, parameters, batches)["logits"]
-    assert found.tolist() == pytest.approx([1 / 4, 3 / 16, 7 / 64, 7 / 64])
-
-
 @pytest.fixture
 def one_expert(make_model):
     """one_expert(): a routing BART with one expert, in float64, with attention that vmap supports."""

@@ -71,9 +71,8 @@ def test_llama_cpp_gives_the_probabilities_of_every_route(mixture, family, tmp_p
     adapters = [tmp_path / f"out/expert{expert}/adapter.gguf" for expert in range(2)]
     routes = [0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.2, 0.8]
     asked = dict(max_tokens=1, n_probs=99)
-    for weights, of_route in zip(
-        routes, by_llama_cpp(tmp_path / "base.gguf", adapters, routes, PROMPTS.tolist(), **asked), strict=True
-    ):
+    tokens = by_llama_cpp(tmp_path / "base.gguf", adapters, routes, PROMPTS.tolist(), **asked)
+    for weights, of_route in zip(routes, tokens, strict=True):
         found = torch.full((len(PROMPTS), 99), torch.nan)
         for row, (token,) in zip(found, of_route, strict=True):
             for option in token["top_logprobs"]:

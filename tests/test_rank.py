@@ -70,7 +70,7 @@ def test_what_the_log_says_is_what_transformers_and_peft_compute(family, starts,
     assert max(kl) > 1e-4
     exact, merged = whole.state_dict(), cut.merge_and_unload().state_dict()
     lost, total = (
-        sum(float((exact[name] - other[name]).square().sum()) for name in exact) for other in (merged, before)
+        sum(float((exact[n] - other[n]).square().sum()) for n in exact) for other in (merged, before)
     )
     error = f"relative error of its updates {(lost / total) ** 0.5:.2g}\n"
     assert f"adapter of rank 2 (vLLM: --max-lora-rank 8), {error}" in log

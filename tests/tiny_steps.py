@@ -1,11 +1,11 @@
 """Shared by the tests of single steps: settings, a few examples, copies of the parameters."""
 
-import itertools
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from tiny_runs import typed
 from torch.nn import functional as F
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
@@ -16,23 +16,9 @@ from routing_moe.config.train import TrainSettings, train_settings
 
 def settings_with(**flags):
     """Returns the settings of a short run without clipping; flag=value changes one."""
-    defaults = dict(
-        output_dir="unused",
-        train_batch_size=6,
-        gradient_accumulation_steps=1,
-        total_steps=20,
-        warmup_ratio=0,
-        learning_rate=0.01,
-        router_lr=0.02,
-        task_model_lr=0.03,
-        max_grad_norm="inf",
-        seed=1,
-    )
-    typed = [
-        (f"--{name}",) if value is True else (f"--{name}", str(value))
-        for name, value in (defaults | flags).items()
-    ]
-    return train_settings(parse(TrainSettings, list(itertools.chain(*typed))))
+    chosen = dict(output_dir="unused", train_batch_size=6, gradient_accumulation_steps=1, total_steps=20)
+    chosen |= dict(warmup_ratio=0, learning_rate=0.01, router_lr=0.02, task_model_lr=0.03)
+    return train_settings(parse(TrainSettings, typed(chosen | dict(max_grad_norm="inf", seed=1) | flags)))
 
 
 def ragged(rows) -> Ragged:
@@ -92,10 +78,8 @@ def merged_one_by_one(layer, weights_GE) -> list[dict[str, torch.Tensor]]:
 
 def slow_losses(model, examples, routes_KLE) -> np.ndarray:
     """Returns the losses (R, K), one example and one route at a time."""
-    losses = [
-        [slow_loss(model, examples, i, route_LE) for route_LE in routes_KLE] for i in range(len(examples))
-    ]
-    return np.array(losses)
+    rows = range(len(examples))
+    return np.array([[slow_loss(model, examples, i, route_LE) for route_LE in routes_KLE] for i in rows])
 
 
 def slow_loss(model, examples, i: int, route_LE) -> float:

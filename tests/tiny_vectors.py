@@ -23,17 +23,8 @@ METHODS = {
     "fisher": TRAINING | dict(learning_rate=0.01, bottleneck=2),
     "gradient": ANSWERS | dict(projection_dim=7),
 }
-SETTINGS = {
-    cls.method: cls
-    for cls in (
-        settings.RandomSettings,
-        settings.TextSettings,
-        settings.FinetunedTextSettings,
-        settings.FisherSettings,
-        settings.GradientSettings,
-        settings.DescriptionSettings,
-    )
-}
+KINDS = ("Random", "Text", "FinetunedText", "Fisher", "Gradient", "Description")
+SETTINGS = {cls.method: cls for cls in (getattr(settings, f"{kind}Settings") for kind in KINDS)}
 WITH_A_BART = ("text", "finetuned_text", "fisher", "gradient")
 SENTENCES = {
     "colour": "Name the colour of a thing.",
