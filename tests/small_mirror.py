@@ -89,9 +89,8 @@ def make_mirror(folder: Path) -> Path:
     write_lines(host / "colours.jsonl", colours())
     rows = capitals()
     for shard, part in enumerate((rows[:7], rows[7:])):
-        write_parquet(
-            folder, "example/geography", f"capitals/train/{shard:04}.parquet", part, "refs/convert/parquet"
-        )
+        name = f"capitals/train/{shard:04}.parquet"
+        write_parquet(folder, "example/geography", name, part, "refs/convert/parquet")
     return folder
 
 

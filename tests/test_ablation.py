@@ -84,9 +84,8 @@ def tokenizer(originals):
 def planted(originals, tokenizer):
     """A model whose experts are copies of each other, except for the useful one, which only USERS use."""
     torch.manual_seed(0)
-    model = RoutingBartForConditionalGeneration.from_bart(
-        str(originals.bart), 3, init_eps=0.0, task_names=TASKS, router_input_dim=8
-    ).eval()
+    fields = dict(init_eps=0.0, task_names=TASKS, router_input_dim=8)
+    model = RoutingBartForConditionalGeneration.from_bart(str(originals.bart), 3, **fields).eval()
     routes_NLE = torch.tensor([0.5, 0.0, 0.5]).expand(len(TASKS), 3, 3).clone()
     for task in USERS:
         routes_NLE[TASKS.index(task), USEFUL[0]] = torch.tensor([0.0, 1.0, 0.0])
@@ -111,16 +110,12 @@ def with_own_answers(model, tokenizer, files):
     """Returns the files with the model's own answers as correct answers, and exact match as the metric."""
     ablation = ablation_of(model, tokenizer, files)
     _, predictions, _ = predict(model, tokenizer, files, ablation.decoding, ablation.accelerator)
-    return [
-        replace(
-            file,
-            metric="EM",
-            examples=[
-                replace(e, outputs=(text or "none",)) for e, text in zip(file.examples, texts, strict=True)
-            ],
-        )
-        for file, (texts,) in zip(files, predictions, strict=True)
-    ]
+    found = []
+    for file, (texts,) in zip(files, predictions, strict=True):
+        pairs = zip(file.examples, texts, strict=True)
+        answered = [replace(example, outputs=(text or "none",)) for example, text in pairs]
+        found.append(replace(file, metric="EM", examples=answered))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -258,9 +253,8 @@ def test_ablation_of_every_expert_writes_all_files(trained, ablated):
 
 def test_the_text_has_the_numbers_of_each_expert_also_of_a_part_of_them(place, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: path != place.out)  # of another user
-    assert (
-        ablate(place, "--experts", "enc1.2", "dec0.0", "dec0.2", "--output_dir", place.folder / "part") == 0
-    )
+    words = ["--experts", "enc1.2", "dec0.0", "dec0.2", "--output_dir", place.folder / "part"]
+    assert ablate(place, *words) == 0
     text, tasks = (place.folder / "part/ablation.md").read_text(), place.folder / "part/tasks.csv"
     for (layer, expert), rows in pd.read_csv(tasks).groupby(["layer", "expert"]):
         worst = rows.loc[rows["drop"].idxmax()]
@@ -283,9 +277,8 @@ def test_the_experts_of_features_are_ablated_together(place, capsys):
     places = zip(of_odd["layer"].str.replace(" ", ""), of_odd["expert"], strict=True)
     experts = table.loc[("odd:yes", "all"), "experts"]
     assert set(experts.split("+")) == {f"{layer}.{expert}" for layer, expert in places}
-    base, without = (
-        json.loads((folder / "sets" / f"{name}.json").read_text())["scores"] for name in ("base", experts)
-    )
+    files = (folder / f"sets/{name}.json" for name in ("base", experts))
+    base, without = (json.loads(file.read_text())["scores"] for file in files)
     lost = [base[sample] - without.get(sample, base[sample]) for sample in base]
     assert table.loc[("odd:yes", "all"), "drop"] == pytest.approx(np.mean(lost), abs=1e-6)
 

@@ -51,9 +51,8 @@ def linear_maps(model) -> dict[str, LoraLinear]:
 
 def mixture(adapters, **fields):
     """Returns a mixture in float64 whose experts are the adapters."""
-    model = RoutingBartForConditionalGeneration.from_bart(
-        plain_bart(), len(adapters), router_input_dim=8, task_names=["a"], **lora_fields(adapters) | fields
-    )
+    fields |= lora_fields(adapters) | dict(router_input_dim=8, task_names=["a"])
+    model = RoutingBartForConditionalGeneration.from_bart(plain_bart(), len(adapters), **fields)
     model = model.double().eval()
     for expert, adapter in enumerate(adapters):
         fill_expert(model, expert, adapter)

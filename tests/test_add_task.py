@@ -57,9 +57,8 @@ def test_quotation_marks_in_a_tsv_file_join_no_rows(add):
 
 
 def test_an_answer_in_nearly_every_input_is_a_warning(add, capsys):
-    rows = [
-        {"text": f"t{i}", "a": f"a{i}", "some": [f"a{i}", f"b{i}"][:: 1 - 2 * (i % 2)]} for i in range(40)
-    ]
+    pairs = [[f"a{i}", f"b{i}"][:: 1 - 2 * (i % 2)] for i in range(40)]
+    rows = [{"text": f"t{i}", "a": f"a{i}", "some": pair} for i, pair in enumerate(pairs)]
     table = write_table(Path("t.jsonl"), rows)
     for field, warned in (("a", True), ("some", False)):
         assert add(**{"from": table}, name=field, input=f"{{text}} {{{field}}}", output="{a}") == 0

@@ -29,9 +29,8 @@ def averaged(place, *runs, **changed):
 def dense(world):
     """Two runs of one expert with other seeds."""
     seeds = {"average/one": 42, "average/other": 43}
-    return [
-        world.run(name, **ONE_EXPERT | dict(learning_rate=0.01), seed=seed) for name, seed in seeds.items()
-    ]
+    flags = ONE_EXPERT | dict(learning_rate=0.01)
+    return [world.run(name, **flags, seed=seed) for name, seed in seeds.items()]
 
 
 def test_the_mean_of_runs_is_trained_further_and_costs_what_they_cost(dense, world, tmp_path, capsys):

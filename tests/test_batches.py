@@ -65,9 +65,8 @@ def test_by_default_epochs_are_permutations_of_all_examples(make_stepper):
 def unequal():
     """Two short examples of task 0, six long ones of task 1."""
     lengths = [2, 2, 9, 9, 9, 9, 9, 9]
-    return encoded(
-        [[0, *[5] * n, 2] for n in lengths], [[0, *[6] * (n // 2), 2] for n in lengths], [0] * 2 + [1] * 6
-    )
+    outputs = [[0, *[6] * (n // 2), 2] for n in lengths]
+    return encoded([[0, *[5] * n, 2] for n in lengths], outputs, [0] * 2 + [1] * 6)
 
 
 @pytest.mark.parametrize(("sampling", "share"), [("examples", 1 / 4), ("cap:3", 2 / 5), ("tasks", 1 / 2)])
@@ -113,9 +112,8 @@ def test_a_failed_and_resumed_run_equals_an_uninterrupted_one(world, unequal_gym
     fail_in_step(4, lambda: run(unequal_gym, world.bart, stopped, **changed))
     capsys.readouterr()
     assert run(unequal_gym, world.bart, stopped, **(changed | dict(task_sampling="tasks", resume=True))) == 2
-    assert (
-        "--task_sampling is tasks, but in the run to resume it was temperature:2" in capsys.readouterr().err
-    )
+    words = "--task_sampling is tasks, but in the run to resume it was temperature:2"
+    assert words in capsys.readouterr().err
     assert run(unequal_gym, world.bart, stopped, **changed, resume=True) == 0
     assert_same_run(stopped, whole)
     # The shares of 24, 6 and 24 rows are in proportion to 2, 1 and 2.

@@ -124,9 +124,8 @@ class Files:
 
     def predict(self) -> int:
         absent = dict.fromkeys(("do_train", "initialize_from_vanilla", "model"))
-        return run(
-            self.gym, self.bart, self.out, **absent, do_predict=True, predict_max_examples=1, num_beams=1
-        )
+        flags = dict(do_predict=True, predict_max_examples=1, num_beams=1)
+        return run(self.gym, self.bart, self.out, **absent, **flags)
 
     def resume(self) -> int:
         (self.out / "cost.json").unlink(missing_ok=True)  # else the run is finished

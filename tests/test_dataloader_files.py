@@ -35,9 +35,8 @@ def small_gym(tmp_path, write):
     """Two tasks: boolq with two samples, aeslc with one."""
     for seed in (13, 100):
         for part in ("train", "dev", "test"):
-            write(
-                f"boolq/boolq_32_{seed}_{part}.tsv", f"q {seed} {part} 1\tyes\nq {seed} {part} 2\tno\ttrue\n"
-            )
+            rows = f"q {seed} {part} 1\tyes\nq {seed} {part} 2\tno\ttrue\n"
+            write(f"boolq/boolq_32_{seed}_{part}.tsv", rows)
     for part in ("train", "dev", "test"):
         write(f"aeslc/aeslc_32_13_{part}.tsv", f"mail {part}\tsubject\n")
     return tmp_path
@@ -199,9 +198,8 @@ def test_malformed_lines_are_one_error_with_lines_reasons_and_count_or_skipped(w
     (problem,) = caught.value.problems
     assert "7 malformed lines" in problem
     assert "--skip_malformed" in problem
-    for number, reason in enumerate(
-        ["no answer", "empty input", "empty answer", "blank line", "carriage return inside"], start=2
-    ):
+    reasons = ("no answer", "empty input", "empty answer", "blank line", "carriage return inside")
+    for number, reason in enumerate(reasons, start=2):
         assert f"boolq_32_100_train.tsv:{number}: {reason}" in problem
     assert "tsv:7:" not in problem  # only the first five
     good = [("good", ("yes",)), ("good too", ("no",))]

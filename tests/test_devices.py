@@ -67,9 +67,8 @@ def test_auto_is_bf16_on_a_gpu_that_computes_in_it(gpu, bf16, on_cpu, expected, 
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")  # the flag decides
     monkeypatch.setenv("ACCELERATE_USE_CPU", on_cpu or "false")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(
-        torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16 or including_emulation
-    )
+    supported = lambda including_emulation=True: bf16 or including_emulation  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     assert chosen_precision("auto") == expected
     assert chosen_precision("bf16") == "bf16"
     assert chosen_precision(None) == "fp16"
@@ -114,12 +113,9 @@ def test_a_gpu_that_torch_cannot_use_ends_the_command_with_the_remedy(a_driver):
     )
 
 
-@pytest.mark.parametrize(
-    "variables", [{"ACCELERATE_USE_CPU": "true"}, {"CUDA_VISIBLE_DEVICES": ""}, {"PATH": ""}]
-)
-def test_a_gpu_that_is_hidden_or_not_wanted_is_not_an_error(variables, a_driver, monkeypatch):
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_CPU=true", "CUDA_VISIBLE_DEVICES=", "PATH="])
+def test_a_gpu_that_is_hidden_or_not_wanted_is_not_an_error(variable, a_driver, monkeypatch):
+    monkeypatch.setenv(*variable.split("="))
     assert make_accelerator().device.type == "cpu"
 
 
@@ -127,9 +123,8 @@ def test_a_gpu_that_is_hidden_or_not_wanted_is_not_an_error(variables, a_driver,
 def test_a_command_without_an_accelerator_also_obeys_accelerate_use_cpu(on_cpu, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", str(on_cpu))
     asked = SimpleNamespace(device=torch.device("meta"), num_processes=1)
-    monkeypatch.setattr(
-        "routing_moe.io.accelerator.PartialState", lambda cpu: asked if cpu == on_cpu else None
-    )
+    state = "routing_moe.io.accelerator.PartialState"
+    monkeypatch.setattr(state, lambda cpu: asked if cpu == on_cpu else None)
     assert command_device().type == "meta"
 
 

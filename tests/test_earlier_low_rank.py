@@ -44,9 +44,8 @@ def model(request, tmp_path):
     bart.save_pretrained(tmp_path / "bart")
     torch.save(bart.state_dict(), tmp_path / "bart.pt")
     RoutingBartForConditionalGeneration.from_bart(bart, 1).save_pretrained(tmp_path / "dense")
-    model = RoutingBartForConditionalGeneration.from_bart(
-        str(tmp_path / "bart"), 3, expert_kind="lora", lora_rank=2, **FIELDS
-    )
+    fields = FIELDS | dict(expert_kind="lora", lora_rank=2)
+    model = RoutingBartForConditionalGeneration.from_bart(str(tmp_path / "bart"), 3, **fields)
     places = {"a folder": "bart", "a file": "bart.pt", "a run": "dense"}
     place = places.get(request.param)
     model.config.base_model = place and str(tmp_path / place)

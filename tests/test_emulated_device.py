@@ -1,5 +1,6 @@
 """Every command puts its tensors on the device, here an emulated one."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,17 +45,14 @@ def predicted(world, mixture, folder) -> int:
 
 
 def fine_tune(world, mixture, folder) -> int:
-    flags = QUICK | dict(
-        task_routes="lowest_loss", init_dir=mixture, learning_rate_list=[0.03], total_steps=1
-    )
+    flags = QUICK | dict(task_routes="lowest_loss", learning_rate_list=[0.03], total_steps=1)
     gym = write_few_shot_gym(folder / "few_shot", world.gym)
-    return finetune(gym, world.bart, folder / "grid", moe_init=True, **flags)
+    return finetune(gym, world.bart, folder / "grid", moe_init=True, init_dir=mixture, **flags)
 
 
 def vectors(method: str):
-    return lambda world, mixture, folder: tiny_vectors.run(
-        method, world.gym, world.bart, folder / "vectors", tasks=["colour"]
-    )
+    run = partial(tiny_vectors.run, method, tasks=["colour"])
+    return lambda world, mixture, folder: run(world.gym, world.bart, folder / "vectors")
 
 
 def ablated(world, mixture, folder) -> int:

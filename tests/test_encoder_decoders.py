@@ -113,19 +113,15 @@ def test_scores_are_those_of_the_logits_of_a_plain_model(family, run_of):
     start = model.config.decoder_start_token_id
 
     def score(answer) -> float:
-        log_p = model(**inputs, decoder_input_ids=torch.tensor([[start, *answer[:-1]]])).logits.log_softmax(
-            -1
-        )
-        return log_p[0].gather(1, torch.tensor(answer)[:, None]).mean().item()
+        logits = model(**inputs, decoder_input_ids=torch.tensor([[start, *answer[:-1]]])).logits[0]
+        return logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None]).mean().item()
 
     for beams in (1, 3):
         (found,) = routed.answers(task, [Query("the sky")], num_beams=beams)
-        limits = generation_limits(
-            model.config, dataclasses.replace(routed.decoding, num_beams=beams), tokenizer
-        )
-        assert found.score == pytest.approx(
-            score(model.generate(**inputs, **limits)[0, 1:].tolist()), rel=1e-4
-        )
+        decoding = dataclasses.replace(routed.decoding, num_beams=beams)
+        limits = generation_limits(model.config, decoding, tokenizer)
+        answer = model.generate(**inputs, **limits)[0, 1:].tolist()
+        assert found.score == pytest.approx(score(answer), rel=1e-4)
     (found,) = routed.answers(task, [Query("the sky", options)])
     expected = {option: score(tokenizer(f" {option}")["input_ids"]) for option in options}
     assert found.option_scores == pytest.approx(expected, rel=1e-4)

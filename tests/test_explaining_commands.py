@@ -73,9 +73,8 @@ def test_inspecting_one_run(place):
     assert {path.name for path in folder.iterdir()} == pictures | {"layers.csv", "neighbours.csv"}
     routes = load_routes(run)
     layers = pd.read_csv(folder / "layers.csv")
-    assert layers[["load_0", "load_1", "load_2"]].to_numpy() == pytest.approx(
-        routes.values_NLE.mean(axis=0), abs=1e-5
-    )
+    loads = layers[["load_0", "load_1", "load_2"]].to_numpy()
+    assert loads == pytest.approx(routes.values_NLE.mean(axis=0), abs=1e-5)
     neighbours = pd.read_csv(folder / "neighbours.csv")
     own = neighbours[neighbours["task"] == "hot"]
     assert own["overlap"].is_monotonic_decreasing
@@ -91,9 +90,7 @@ def test_correlating_one_run(place, capsys):
     table = pd.read_csv(folder / "correlations.csv")
     assert set(table["feature"]) == {"skill:spell", "skill:count"}
     routes = load_routes(place.folder / "one")
-    row = table[
-        (table["layer"] == "dec 1") & (table["expert"] == 2) & (table["feature"] == "skill:spell")
-    ].iloc[0]
+    row = table.query("layer == 'dec 1' and expert == 2 and feature == 'skill:spell'").iloc[0]
     expected = np.corrcoef(routes.values_NLE[:, 2, 2], [1, 1, 1, 0, 0, 0])[0, 1]
     assert row.r == pytest.approx(expected, abs=1e-5)
     recovery = pd.read_csv(folder / "recovery.csv").set_index("kind")

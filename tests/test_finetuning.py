@@ -31,7 +31,7 @@ from routing_moe.config.shared import StepSettings
 from routing_moe.evaluation.scored_files import Decoding, load_task_files
 from routing_moe.evaluation.scoring import predict
 from routing_moe.finetuning.grid import Grid
-from routing_moe.finetuning.trial import TrialRunner
+from routing_moe.finetuning.trial import Trial, TrialRunner
 from routing_moe.optim.step import Stepper
 
 
@@ -101,9 +101,8 @@ def trained_by_hand(grids, sample: str, lr: float) -> tuple[list[float], float, 
     tokenizer, accelerator = AutoTokenizer.from_pretrained(grids.bart), Accelerator(cpu=True)
     train, dev, test = (file_of(grids, sample, part) for part in ("train", "dev", "test"))
     decoding = Decoding(num_beams=2, max_output_length=8)
-    recipe = StepSettings(
-        learning_rate=lr, train_batch_size=6, total_steps=6, warmup_steps=1, max_grad_norm=1.0, seed=42
-    )
+    steps = dict(train_batch_size=6, total_steps=6, warmup_steps=1, max_grad_norm=1.0)
+    recipe = StepSettings(learning_rate=lr, **steps, seed=42)
     stepper = Stepper(model, train.encoded, recipe, accelerator)
     scores, best = [], None
     for step in range(6):
@@ -149,9 +148,8 @@ def test_the_best_model_of_a_sample_is_a_plain_bart_with_the_reported_score(grid
         tokenizer, file = AutoTokenizer.from_pretrained(folder), file_of(grids, sample, "test")
         batch = file.encoded.collate(range(3), pad_token_id=bart.config.pad_token_id)
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        answers = tokenizer.batch_decode(
-            bart.generate(**inputs, num_beams=2, max_length=9), skip_special_tokens=True
-        )
+        tokens = bart.generate(**inputs, num_beams=2, max_length=9)
+        answers = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         row = results(finished_grid).set_index("prefix").loc[f"{sample}_best", "test_performance"]
         golden = [list(example.outputs) for example in file.examples]
         assert evaluate([text.strip() for text in answers], golden, "Rouge-L") == pytest.approx(row)
@@ -177,9 +175,7 @@ ONE = dict(samples="first", learning_rate_list=[0.1], eval_period=1)
 
 def test_wait_step_ends_a_configuration_after_that_many_scores_without_improvement(grids, monkeypatch):
     coming = iter([0.1, 0.5, 0.5, 0.4])
-    monkeypatch.setattr(
-        "routing_moe.finetuning.trial.Trial.score", lambda *_: ({"performance": next(coming)}, "")
-    )
+    monkeypatch.setattr(Trial, "score", lambda *_: ({"performance": next(coming)}, ""))
     outcome = outcomes(grids.run("waiting", wait_step=2, do_predict=None, **ONE))[name_of(SAMPLES[0], 0.1)]
     assert [score for *_, score in outcome["curve"]] == [0.1, 0.5, 0.5, 0.4]
     assert (outcome["best_step"], outcome["steps"]) == (2, 4)
@@ -204,9 +200,7 @@ def test_a_configuration_that_diverges_is_reported_and_is_not_the_best(grids):
 
 def test_a_dev_loss_that_is_not_a_number_ends_a_configuration_as_diverged(grids, monkeypatch):
     coming = iter([1.5, None])
-    monkeypatch.setattr(
-        "routing_moe.finetuning.trial.Trial.score", lambda *_: ({"answer_loss": next(coming)}, "")
-    )
+    monkeypatch.setattr(Trial, "score", lambda *_: ({"answer_loss": next(coming)}, ""))
     by_loss = dict(measures=["answer_loss"], select_by="answer_loss", do_predict=None)
     folder = grids.run("nan_loss", **ONE, **by_loss)
     outcome = outcomes(folder)[name_of(SAMPLES[0], 0.1)]

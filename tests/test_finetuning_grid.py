@@ -50,14 +50,11 @@ def forked_workers(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
-def test_workers_end_with_a_killed_grid_which_continues_after_its_finished_configurations(
-    grids, finished_grid, forked_workers
-):
+def test_workers_end_with_a_killed_grid_which_continues(grids, finished_grid, forked_workers):
     folder = grids / "killed"
     third = f"configurations/{SAMPLES[1]}_lr{LEARNING_RATES[0]}_bsz6.json"
-    children = killed(
-        lambda: finetune(grids.gym, grids.bart, folder, save_best=True, num_workers=2), "after", third
-    )
+    flags = dict(save_best=True, num_workers=2)
+    children = killed(lambda: finetune(grids.gym, grids.bart, folder, **flags), "after", third)
     assert children
     wait_until(lambda: not any(child.is_running() and child.status() != "zombie" for child in children), 20)
     assert (folder / third).exists()
@@ -105,9 +102,8 @@ def fails_at(monkeypatch, prefix: str, lr: float, error: Exception) -> None:
     monkeypatch.setattr(TrialRunner, "run", failing)
 
 
-def test_a_grid_of_two_processes_loses_only_configurations_that_fail_or_kill_theirs_and_tries_them_again(
-    grids, finished_grid, forked_workers, monkeypatch, capsys
-):
+@pytest.mark.usefixtures("forked_workers")
+def test_configurations_that_fail_are_tried_again(grids, finished_grid, monkeypatch, capsys):
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
     fails_at(monkeypatch, SAMPLES[0], 0.03, error)
     monkeypatch.setattr(trial, "run_configuration", tiny_grids.dies_at_the_last)

@@ -85,9 +85,7 @@ def squared_gradients(model, parameters, examples):
 
 
 @pytest.mark.parametrize(("weights", "activation"), [("adapters", "gelu"), ("layers", "relu")])
-def test_fisher_information_of_batches_is_that_of_one_example_at_a_time(
-    weights, activation, one_expert, task_examples
-):
+def test_batches_give_that_of_one_example_at_a_time(weights, activation, one_expert, task_examples):
     model = one_expert(activation_function=activation)
     parameters = trained(model, weights)
     found = fisher_on(model, parameters, task_examples)

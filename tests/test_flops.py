@@ -21,9 +21,7 @@ ROUTINGS = {
     "straight_through": ({}, [1457280, 316800], 7408),
     "top_k": (dict(router_mode="top_k", router_top_k=2), [1740672, 379008], 12448),
     "task_random": (dict(route_source="fixed"), [1740672, 379008], 12448),
-    "merged": (
-        dict(router_mode="softmax", expert_mixing="parameters"), [890496, 192384], 7408
-    ),
+    "merged": (dict(router_mode="softmax", expert_mixing="parameters"), [890496, 192384], 7408),
     "lora": (LORA | dict(num_experts=4), [1438848, 349056], 8496),
     "lora_splits": (LORA | SPLITS, [1047168, 251136], 10672),
     "vanilla_layers": (
@@ -63,9 +61,8 @@ def test_flops_of_a_plain_bart_equal_hand_computed_ones(make_model, monkeypatch)
     decoder = attention(T, T) + attention(T, S) + 4 * D * F * T
     forward = encoder + decoder + 2 * D * V * K
     model, routes_BLE = routed(make_model, dict(num_experts=1))
-    assert (
-        example_flops(model, [[S], [T], [K]], routes_BLE) == 3 * forward
-    )  # a product for each of two gradients
+    # A product for each of two gradients.
+    assert example_flops(model, [[S], [T], [K]], routes_BLE) == 3 * forward
     with torch.no_grad():
         assert example_flops(model, [[S], [T], [K]], routes_BLE) == forward
     monkeypatch.setattr("routing_moe.model.counted_flops._known", {})

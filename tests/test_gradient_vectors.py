@@ -59,9 +59,8 @@ def one_by_one(model, routes_1LE, examples, weights="all"):
     parameters = [p for name, p in model.named_parameters() if name in names]
     total = {name: torch.zeros_like(p) for name, p in summed_over_experts(names).items()}
     for i in range(len(examples)):
-        found = torch.autograd.grad(
-            log_p(model, routes_1LE, examples, i), parameters, materialize_grads=True, allow_unused=True
-        )
+        own, how = log_p(model, routes_1LE, examples, i), dict(materialize_grads=True, allow_unused=True)
+        found = torch.autograd.grad(own, parameters, **how)
         of_example = summed_over_experts(dict(zip(names, found, strict=True)))
         for name, gradient in of_example.items():
             total[name] += gradient / len(examples)
@@ -77,11 +76,8 @@ def assert_close(found, expected):
 @pytest.mark.parametrize(
     ("kind", "weights"),
     [
-        ("dense", "embeddings"),
-        ("softmax", "all"),
-        ("one-hot", "encoder"),
-        ("merged", "decoder"),
-        ("low-rank", "updates"),
+        *(("dense", "embeddings"), ("softmax", "all"), ("one-hot", "encoder")),
+        *(("merged", "decoder"), ("low-rank", "updates")),
     ],
 )
 def test_batches_give_the_mean_of_one_example_at_a_time(kind, weights, made_model, task_examples):
@@ -100,9 +96,8 @@ def test_a_mixture_of_equal_experts_has_the_gradient_of_the_dense_model(make_mod
     expected = fast(dense, torch.ones(1, 4, 1), task_examples)
     routes_1LE = torch.rand(1, 4, 3).double().softmax(-1)
     for mixing in ("outputs", "parameters"):
-        model = RoutingBartForConditionalGeneration.from_bart(
-            plain, 3, 0.0, task_names=["a"], router_input_dim=8, expert_mixing=mixing
-        )
+        fields = dict(task_names=["a"], router_input_dim=8, expert_mixing=mixing)
+        model = RoutingBartForConditionalGeneration.from_bart(plain, 3, 0.0, **fields)
         model.set_attn_implementation("eager")
         assert_close(fast(model.double().eval(), routes_1LE, task_examples), expected)
 
@@ -130,9 +125,8 @@ def test_a_command_computes_the_mean_gradient_of_the_train_rows(world, tmp_path)
     of_task = loaded("gradient", world)
     examples = of_task.encoded("count", "first")
     assert len(examples) == 12
-    (expected,) = one_by_one(
-        of_task.model.requires_grad_(True), torch.ones(1, 3, 1), examples, "embeddings"
-    ).values()
+    model = of_task.model.requires_grad_(True)
+    (expected,) = one_by_one(model, torch.ones(1, 3, 1), examples, "embeddings").values()
     of_task.model.requires_grad_(False)  # other tests use it
     np.testing.assert_allclose(found["count"], expected.flatten().numpy(), rtol=1e-3, atol=1e-4)
 

@@ -8,9 +8,7 @@ import pytest
 import torch
 from tiny_backbones import make_routed, make_tokenizer
 
-lm_eval = pytest.importorskip(
-    "lm_eval", reason='lm-evaluation-harness is not installed: "routing-moe[lm_eval]"'
-)
+lm_eval = pytest.importorskip("lm_eval", reason='harness not installed: "routing-moe[lm_eval]"')
 from datasets import Dataset  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
@@ -63,9 +61,8 @@ def test_the_results_are_those_of_the_plain_model(family, kind, tmp_path):
     first, second = (model.to_plain(model.routes_for([task])[0]) for task in ("a", "b"))  # not as one batch
     assert all(torch.equal(tensor, first.state_dict()[n]) for n, tensor in lm.model.state_dict().items())
     assert any(not torch.equal(tensor, second.state_dict()[n]) for n, tensor in lm.model.state_dict().items())
-    plain = HFLM(
-        first, "seq2seq" if lm.config.is_encoder_decoder else "causal", tokenizer=lm.tokenizer, max_length=64
-    )
+    backend = "seq2seq" if lm.config.is_encoder_decoder else "causal"
+    plain = HFLM(first, backend, tokenizer=lm.tokenizer, max_length=64)
     found, expected = (evaluated(one, kind) for one in (lm, plain))
     for one, other in zip(found["samples"]["tiny"], expected["samples"]["tiny"], strict=True):
         if kind is ANSWER:
@@ -81,10 +78,8 @@ def test_a_prefix_is_the_task_name_as_in_training(tmp_path):
     lm = RoutedLM(folder, "b", prefix=True, batch_size=2, device="cpu", max_length=64)
     assert lm.prefix == " [b] "
     without = RoutedLM(folder, "b", batch_size=2, device="cpu", max_length=64)
-    found, plain = (
-        [one["resps"] for one in evaluated(one, CHOICE)["samples"]["tiny"]] for one in (lm, without)
-    )
-    assert found != plain
+    found, plain = (evaluated(one, CHOICE)["samples"]["tiny"] for one in (lm, without))
+    assert [one["resps"] for one in found] != [one["resps"] for one in plain]
     with pytest.raises(InputError, match="has no route for zzz, only for"):
         RoutedLM(folder, "zzz")
     config = json.loads(Path(folder, "config.json").read_text())

@@ -127,6 +127,5 @@ def test_runs_and_grids_record_the_commit_and_a_grid_is_not_continued_with_anoth
     hub_client.snapshot_download(NAME, allow_patterns=["*"])  # as `hf download`
     hub._folders.clear()
     assert finetune(few_shot, NAME, folder, **chosen | dict(learning_rate_list=[0.03, 0.1])) == 2
-    assert f"its grid started from other files (weights, settings, task vectors) than those of {NAME}" in (
-        capsys.readouterr().err
-    )
+    words = f"its grid started from other files (weights, settings, task vectors) than those of {NAME}"
+    assert words in capsys.readouterr().err

@@ -132,18 +132,15 @@ def test_pictures_show_means_over_dev_examples(mine):
 def test_new_texts_are_answered_along_routes_of_their_own_and_there_is_none_to_export(mine, tmp_path):
     routed = Routed.load(mine.whole)
     task = routed.task("colour")
-    assert (
-        str(task) == "colour: inputs routes, of each text; has seen of the task: labelled rows of all samples"
-    )
+    seen = "has seen of the task: labelled rows of all samples"
+    assert str(task) == f"colour: inputs routes, of each text; {seen}"
     texts, options = ["up", "a hot and big one"], ["red", "blue"]
     together = list(routed.answers(task, [Query(text, options) for text in texts]))
     for text, answer in zip(texts, together, strict=True):
         (alone,) = routed.answers(task, [Query(text, options)])
         assert alone.option_scores == pytest.approx(answer.option_scores, abs=1e-5)
     for export in (routed.export, partial(export_adapter, routed)):
-        with pytest.raises(
-            InputError, match="differ among the examples of a task; this needs one of the task"
-        ):
+        with pytest.raises(InputError, match="differ among the examples of a task; this needs one of the"):
             export(task, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -186,11 +183,7 @@ def test_the_plugin_of_the_guide_trains_low_rank_experts(mine, tmp_path):
 @pytest.mark.parametrize(
     ("registry", "routes", "problem"),
     [
-        (
-            "sources",
-            lambda B: torch.full((B, 4, 3), 0.4),
-            "rows that sum to 1.2 to 1.2; it must",
-        ),
+        ("sources", lambda B: torch.full((B, 4, 3), 0.4), "rows that sum to 1.2 to 1.2; it must"),
         ("sources", lambda B: torch.tensor([0.5, -0.5, 1.0]).expand(B, 4, 3), "the weight -0.5"),
         ("sources", lambda B: torch.full((1, 4, 3), 1 / 3), r"float32 numbers of shape \(1, 4, 3\)"),
         ("sources", lambda B: torch.ones(B, 4, 3, dtype=torch.long), "int64 numbers of shape"),
@@ -198,9 +191,7 @@ def test_the_plugin_of_the_guide_trains_low_rank_experts(mine, tmp_path):
         ("modes", lambda B: torch.full((B, 4, 3), 2 / 3), "rows that sum to 2 to 2"),
     ],
 )
-def test_other_values_than_weights_are_an_error_that_names_the_entry(
-    make_model, monkeypatch, registry, routes, problem
-):
+def test_other_values_than_weights_are_an_error(make_model, monkeypatch, registry, routes, problem):
     model = make_model(dtype=torch.float32)
     if registry == "sources":
         monkeypatch.setitem(choices.ROUTE_SOURCES, "mine", lambda model, ids: routes(len(ids)))

@@ -21,10 +21,8 @@ def merged_by_hand(model, route_LE) -> BartForConditionalGeneration:
         for name in layer.experts[0].state_dict():
             parts = [w * e.state_dict()[name] for w, e in zip(route_LE[row], layer.experts, strict=True)]
             state[f"model.{side}.layers.{i}.{name}"] = torch.stack(parts).sum(0)
-    missing = bart.load_state_dict(
-        {n: t for n, t in state.items() if not n.startswith(("router", "task_"))}, strict=False
-    ).missing_keys
-    assert missing == []
+    own = {n: t for n, t in state.items() if not n.startswith(("router", "task_"))}
+    assert bart.load_state_dict(own, strict=False).missing_keys == []
     return bart
 
 

@@ -50,9 +50,7 @@ def test_padding_to_multiples_changes_only_the_padding(make_stepper):
 
 
 @pytest.mark.parametrize("equal_lengths", [False, True])
-def test_ready_masks_and_positions_give_bit_for_bit_what_the_model_makes_itself(
-    make_model, examples, equal_lengths
-):
+def test_ready_masks_and_positions_are_those_that_the_model_makes(make_model, examples, equal_lengths):
     model = make_model(dtype=torch.float32, bart_fields={"dropout": 0.3, "attention_dropout": 0.3}).train()
     indices = np.array([3, 3, 3]) if equal_lengths else np.arange(6)
     choices, found = np.zeros(len(indices), dtype=np.int64), []
@@ -72,9 +70,8 @@ def test_ready_masks_and_positions_give_bit_for_bit_what_the_model_makes_itself(
 def test_other_attention_gets_masks_that_it_understands(make_model, examples):
     model = make_model()
     model.set_attn_implementation("eager")
-    inputs = model_inputs(
-        examples, np.arange(4), np.zeros(4, dtype=int), model.config, MicroBatchLimits(None)
-    )
+    rows, choices = np.arange(4), np.zeros(4, dtype=int)
+    inputs = model_inputs(examples, rows, choices, model.config, MicroBatchLimits(None))
     assert inputs["attention_mask"].dim() == 2
     assert "decoder_attention_mask" not in inputs
 

@@ -110,9 +110,8 @@ def test_training_projects_in_bf16(make_model, examples, in_bf16, logits):
 def test_other_products_of_an_evaluation_stay_in_bf16(make_model, batch, in_bf16):
     model = make_model(dtype=torch.float32, num_experts=1)
     types = []
-    model.model.decoder.layers[-1].experts[0].fc2.register_forward_hook(
-        lambda module, inputs, output: types.append(output.dtype)
-    )
+    last = model.model.decoder.layers[-1].experts[0].fc2
+    last.register_forward_hook(lambda module, inputs, output: types.append(output.dtype))
     with in_bf16.autocast():
         model(**batch)
     assert types == [torch.bfloat16]
@@ -121,9 +120,8 @@ def test_other_products_of_an_evaluation_stay_in_bf16(make_model, batch, in_bf16
 @torch.no_grad()
 def test_products_in_float32_may_use_tf32_on_cuda_alone(monkeypatch):
     layer, found = Projection(4, 6, bias=False), []
-    monkeypatch.setattr(
-        torch.nn.functional, "linear", lambda *_: found.append(torch.get_float32_matmul_precision())
-    )
+    precision = torch.get_float32_matmul_precision
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda *_: found.append(precision()))
     before = torch.get_float32_matmul_precision()
     with torch.autocast("cpu", torch.bfloat16):
         layer(torch.rand(2, 4))

@@ -135,9 +135,8 @@ def test_a_checkpoint_without_its_plugin_is_one_error_that_names_it(mine, tmp_pa
     words = ["--checkpoint", str(mine.learned), "--task", "opposite", "--inputs", str(tmp_path / "new.txt")]
     assert answer.main(words) == 2
     error = capsys.readouterr().err
-    assert error.startswith(
-        f"error: {mine.learned}/best/config.json: not a valid configuration (router_nn_type"
-    )
+    file = f"{mine.learned}/best/config.json"
+    assert error.startswith(f"error: {file}: not a valid configuration (router_nn_type")
     assert "is 'cosine'; add it (--plugin), or choose linear, linear_layer_specific, " in error
     assert answer.main([*words, "--plugin", str(mine.plugin)]) == 0
     assert json.loads(capsys.readouterr().out)["input"] == "up"
@@ -152,10 +151,8 @@ def test_routes_of_a_source_are_those_of_training_answers_and_grids(mine, tmp_pa
     assert read_cost(mine.source)["total_flops"] > 0
     assert read_cost(mine.learned)["total_flops"] > 0
     task = Routed.load(mine.source).task("count")
-    assert (task.description, task.route_LE.tolist()) == (
-        "route of alternating",
-        expected[tasks.index("count")].tolist(),
-    )
+    assert task.description == "route of alternating"
+    assert task.route_LE.tolist() == expected[tasks.index("count")].tolist()
     made = []
     monkeypatch.setattr(TrialRunner, "__init__", lambda self, settings: made.append(settings) or 1 / 0)
     flags = dict(task_dir=mine.gym / "count", learning_rate_list=[0.01], moe_init=True, num_beams=None)

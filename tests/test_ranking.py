@@ -40,9 +40,8 @@ def file():
     sources = [[0, *draw.integers(4, 60, length), 2] for length in (3, 9, 1, 14, 6, 6)]
     examples = [Example("b", "b_6_13", f"input {i}", (own[0],)) for i, own in enumerate(OPTIONS)]
     rows = {name: row for row, name in enumerate(TOKENS)}
-    options = EncodedOptions(
-        ragged(list(TOKENS.values())), [np.array([rows[name] for name in own]) for own in OPTIONS]
-    )
+    own_rows = [np.array([rows[name] for name in own]) for own in OPTIONS]
+    options = EncodedOptions(ragged(list(TOKENS.values())), own_rows)
     inputs = encoded(sources, [[0, 4, 2]] * len(sources), [1] * len(sources))
     return TaskFile("b", "b_6_13", "test", "ACC", examples, inputs, "field", list(OPTIONS), options)
 
@@ -56,13 +55,8 @@ def brute_force(model, file: TaskFile, routes) -> list[list[float]]:
         for option in own:
             labels = torch.tensor([TOKENS[option]])
             start = shift_tokens_right(labels, model.config.pad_token_id, model.config.decoder_start_token_id)
-            logits = model(
-                input_ids=source,
-                attention_mask=torch.ones_like(source),
-                decoder_input_ids=start,
-                routes=routes[[i if len(routes) > 1 else 0]],
-                sparse=False,
-            ).logits[0]
+            inputs = dict(input_ids=source, attention_mask=torch.ones_like(source), decoder_input_ids=start)
+            logits = model(**inputs, routes=routes[[i if len(routes) > 1 else 0]], sparse=False).logits[0]
             total = 0.0
             for t, token in enumerate(TOKENS[option]):
                 total += float(logits[t, token] - logits[t].exp().sum().log())
@@ -154,9 +148,7 @@ def test_examples_without_options_are_generated_and_others_ranked(make_model, fi
     model, decoding = make_model(), Decoding(max_output_length=5, num_beams=1)
     _, (generated,), _ = predict(model, Words(), [file], decoding, accelerator())
     file.options[3] = file.options[4] = ()
-    ((answers,),) = answer(
-        model, Words(), [file], Decoding(max_output_length=5, num_beams=1, scoring="rank"), accelerator()
-    )
+    ((answers,),) = answer(model, Words(), [file], replace(decoding, scoring="rank"), accelerator())
     assert [answers.texts[i] for i in (3, 4)] == [generated[0][i] for i in (3, 4)]
     assert [scores is None for scores in answers.option_scores] == [i in (3, 4) for i in range(6)]
 
@@ -172,12 +164,11 @@ def test_options_are_tokenized_as_training_labels_are(tmp_path, fields):
     given, plural = load_task_files(*arguments, {"given": 0, "plural": 1}, with_options=True)
     assert (plural.option_source, plural.options, plural.encoded_options) == (None, None, None)
     assert given.option_source == "field"
-    assert given.options[0] == (
-        ("no", "yes", "may be") if fields.get("do_lowercase") else ("No", "Yes", "may be")
-    )
+    lower = fields.get("do_lowercase")
+    assert given.options[0] == (("no", "yes", "may be") if lower else ("No", "Yes", "may be"))
     for i, example in enumerate(given.examples):
         accepted = given.encoded.outputs[given.encoded.first_output[i]]
-        shown = example.outputs[0].lower() if fields.get("do_lowercase") else example.outputs[0]
+        shown = example.outputs[0].lower() if lower else example.outputs[0]
         row = given.encoded_options.rows[i][given.options[i].index(shown)]
         assert given.encoded_options.tokens[row].tolist() == accepted.tolist()
     without = load_task_files(*arguments, {"given": 0, "plural": 1})
@@ -226,15 +217,12 @@ def planted(make_model, order: str):
 
 
 @pytest.mark.parametrize("scoring", ["generate", "rank"])
-def test_rank_accuracy_is_the_share_of_examples_whose_likeliest_option_is_accepted(
-    make_model, file, without_options, scoring
-):
+def test_rank_accuracy_is_the_share_of_likeliest_options(make_model, file, without_options, scoring):
     model = planted(make_model, "yxwzv")
     # Of the options xyz, yw, zx, wxyz, vx, yz the first is accepted; the model chooses y, y, x, y, x, y.
     files = [file, without_options]
-    assert measured(model, files, scoring=scoring)["rank_accuracy"].tolist() == pytest.approx(
-        [2 / 6, np.nan], nan_ok=True
-    )
+    found = measured(model, files, scoring=scoring)["rank_accuracy"]
+    assert found.tolist() == pytest.approx([2 / 6, np.nan], nan_ok=True)
     file.options[0] = file.options[1] = ()  # generated, so they do not count
     found = measured(model, files, scoring=scoring)
     assert found["rank_accuracy"][0] == 1 / 4

@@ -55,9 +55,8 @@ def kinds_apart(seed=0):
     draw = np.random.default_rng(seed)
     kind_N = np.repeat(range(3), 4)
     noise_NLE = draw.dirichlet(np.ones(3), (12, 4))
-    values_NLE = (
-        0.8 * one_hot(np.stack([(kind_N + layer) % 3 for layer in range(4)], axis=1)) + 0.2 * noise_NLE
-    )
+    own_NLE = one_hot(np.stack([(kind_N + layer) % 3 for layer in range(4)], axis=1))
+    values_NLE = 0.8 * own_NLE + 0.2 * noise_NLE
     return 1 - route_metrics.overlap(values_NLE), {f"kind:{k}": kind_N == k for k in range(3)}
 
 

@@ -171,9 +171,8 @@ def test_the_page_shows_all_charts_and_markup_is_text(page):
 def test_a_click_on_a_cell_chooses_its_task_and_its_layer(page, runs):
     click = 'document.querySelector(\'[aria-label*="task: one"][aria-label*="expert: dec0.1"]\')'
     page.execute_script(f"{click}.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))")
-    wait(
-        page, "return [...document.querySelectorAll('svg text')].some(node => node.textContent === 'dec0.0')"
-    )
+    some = "some(node => node.textContent === 'dec0.0')"
+    wait(page, f"return [...document.querySelectorAll('svg text')].{some}")
     (run, _) = read_runs(runs)
     table = neighbour_table(run.routes, overlap(run.routes.values_NLE), run.ontology, len(NAMES))
     expected = table[table["task"] == "one"]["neighbour"].tolist()

@@ -92,9 +92,8 @@ def test_a_different_one_hot_route_per_example(num_beams, make_model, batch):
 def test_what_names_rows_of_a_batch_is_generated_together(make_model, batch):
     model, routes = make_model(), routes_of_kind("one-hot")
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask")}
-    found = model.generate(
-        **inputs, routes=routes, max_length=4, prefix_allowed_tokens_fn=lambda i, _: [10 + i]
-    )
+    allowed = dict(prefix_allowed_tokens_fn=lambda i, _: [10 + i])
+    found = model.generate(**inputs, routes=routes, max_length=4, **allowed)
     assert (found[:, 1:3] == torch.arange(10, 14)[:, None]).all()  # then the end
     states = model.model.encoder(**inputs, route_plan=RoutePlan(routes))
     found = model.generate(**inputs, routes=routes, max_length=6, encoder_outputs=states)
@@ -154,9 +153,8 @@ def test_an_assembled_bart_shares_its_tensors_and_exports_without_this_package(m
 
 
 def test_a_saved_model_loads_with_vectors_and_router(make_model, batch, tmp_path):
-    model = make_model(
-        dtype=torch.float32, router_nn_type="lstm", router_mode="softmax", encoder_vanilla_layers=[0]
-    )
+    fields = dict(router_nn_type="lstm", router_mode="softmax", encoder_vanilla_layers=[0])
+    model = make_model(dtype=torch.float32, **fields)
     model.config.router_temperature = 0.37
     model.save_pretrained(tmp_path)
     loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path).eval()
@@ -222,9 +220,8 @@ def test_expert_distances_are_means_over_pairs_and_have_gradients(make_model):
         expert.load_state_dict(dict(zip(expert.state_dict(), own, strict=True)))
     relative = (p - q).norm() / ((p.square().sum() + q.square().sum()) / 2).sqrt()
     assert two.routed_layers()[0].relative_expert_distance() == pytest.approx(float(relative))
-    equal = RoutingBartForConditionalGeneration.from_bart(
-        BartForConditionalGeneration(tiny_bart_config()), 3, init_eps=0.0
-    )
+    bart = BartForConditionalGeneration(tiny_bart_config())
+    equal = RoutingBartForConditionalGeneration.from_bart(bart, 3, init_eps=0.0)
     assert equal.relative_expert_distance() == 0.0
     assert make_model(num_experts=1).relative_expert_distance() is None
     equal.expert_distance().backward()

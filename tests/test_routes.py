@@ -64,9 +64,8 @@ def test_straight_through_has_the_gradients_of_the_gumbel_softmax():
 
 def test_a_high_temperature_is_the_average_and_the_noise_free_choice_the_argmax():
     logits = torch.randn(6, 4, 3)
-    torch.testing.assert_close(
-        select_routes(logits, "softmax", 300), torch.full((6, 4, 3), 1 / 3), atol=5e-3, rtol=0
-    )
+    warm = select_routes(logits, "softmax", 300)
+    torch.testing.assert_close(warm, torch.full((6, 4, 3), 1 / 3), atol=5e-3, rtol=0)
     hard = noise_free_routes(logits, "gumbel_softmax_st", 0.5)
     assert torch.equal(hard.argmax(-1), logits.argmax(-1))
     assert hard.unique().tolist() == [0.0, 1.0]
@@ -190,9 +189,8 @@ def test_top_k_routes_are_the_softmax_over_the_largest_logits_row_by_row(k):
             kept = sorted(range(E), key=lambda e, row=row: -row[e].item())[:k]
             exponentials = {e: torch.exp(row[e] / 0.7) for e in kept}
             total = sum(exponentials.values())
-            expected = torch.stack(
-                [exponentials[e] / total if e in kept else row.new_zeros(()) for e in range(E)]
-            )
+            weights_E = [exponentials[e] / total if e in kept else row.new_zeros(()) for e in range(E)]
+            expected = torch.stack(weights_E)
             torch.testing.assert_close(routes[n, layer], expected)
             slow = torch.autograd.grad((expected * weights[n, layer]).sum(), row)[0]
             torch.testing.assert_close(gradient[n, layer], slow)
@@ -205,9 +203,8 @@ def test_a_trained_model_can_change_its_route_source(make_model, batch):
     model = make_model(router_mode="softmax")
     model.use_routes("average")
     average = model(**batch, task_ids=TASK_IDS).loss
-    torch.testing.assert_close(
-        average, model(**batch, routes=torch.full((4, L, E), 1 / 3, dtype=torch.float64)).loss
-    )
+    uniform = torch.full((4, L, E), 1 / 3, dtype=torch.float64)
+    torch.testing.assert_close(average, model(**batch, routes=uniform).loss)
     routes = random_task_routes(4, L, E, n=1, seed=0)
     model.use_routes("fixed", routes)
     assert torch.equal(model.routes_for(["c"])[0], routes[2].double())
@@ -237,9 +234,8 @@ def test_one_expert_has_plain_barts_loss_and_gradients_bit_for_bit(batch):
             decoder_input_ids = bart.prepare_decoder_input_ids_from_labels(batch["labels"])
             logits = bart(**inputs, decoder_input_ids=decoder_input_ids, use_cache=False).logits
             real = batch["labels"] != -100
-            loss = torch.nn.functional.cross_entropy(
-                logits[real], batch["labels"][real], reduction="sum", label_smoothing=0.1
-            )
+            smoothed = torch.nn.CrossEntropyLoss(reduction="sum", label_smoothing=0.1)
+            loss = smoothed(logits[real], batch["labels"][real])
         loss.backward()
         gradients = {n.replace(".experts.0.", "."): p.grad for n, p in which.named_parameters()}
         found.append((loss.detach(), gradients))

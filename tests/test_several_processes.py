@@ -85,9 +85,8 @@ def test_a_batchs_cost_counts_inputs_answers_beams_and_options():
     pool = Pool([file_of("a", 5), file_of("b", 5, n_options=20)])
     encoded, options = pool.encoded, pool.option_tokens
     sources, answers = encoded.source_lengths_N, [len(answer) for answer in encoded.outputs]
-    assert answering_cost(pool, np.array([0, 1]), False, num_beams=4) == sum(sources[:2]) + 4 * sum(
-        answers[:2]
-    )
+    generated = answering_cost(pool, np.array([0, 1]), False, num_beams=4)
+    assert generated == sum(sources[:2]) + 4 * sum(answers[:2])
     S, T = sources[6] + sources[8], sum(len(options[row]) for row in range(20))
     assert answering_cost(pool, np.array([6, 8]), True, num_beams=4) == S + 20 * S + 2 * T
 
@@ -142,8 +141,7 @@ def test_a_process_waits_for_the_others_as_long_as_an_evaluation_may_take(monkey
 
 
 def test_every_command_creates_its_accelerator_with_the_same_function():
-    files = [
-        path for folder in ("routing_moe", "task", "benchmarks") for path in (ROOT / folder).rglob("*.py")
-    ]
+    folders = [ROOT / name for name in ("routing_moe", "task", "benchmarks")]
+    files = [path for folder in folders for path in folder.rglob("*.py")]
     made = [path.name for path in files if re.search(r"\bAccelerator\(", path.read_text())]
     assert made == ["accelerator.py"]

@@ -150,9 +150,7 @@ def test_without_network_or_a_token_that_may_write_nothing_is_pushed(online, sco
 # ---- uploading
 
 
-def test_a_push_uploads_the_folder_and_a_second_one_replaces_all_files_of_the_first(
-    online, scored, written, tmp_path, capsys
-):
+def test_a_push_uploads_the_folder_and_a_second_one_replaces_it(online, scored, written, tmp_path, capsys):
     assert push.main([str(scored), NAME, "--private"]) == 0
     commit = online.revisions[NAME, "main"]
     assert capsys.readouterr().out.splitlines()[-1] == f"{online.url}/{NAME} (commit {commit})"
@@ -211,9 +209,7 @@ def test_training_by_name_continues_from_the_weights_and_knows_their_cost(pulled
     assert same_weights("further/best", scored / "best")
 
 
-def test_fine_tuning_merging_and_analysis_of_the_name_equal_those_of_the_run(
-    pulled, scored, world, tmp_path, capsys
-):
+def test_commands_with_the_name_equal_those_with_the_run(pulled, scored, world, tmp_path, capsys):
     gym = write_few_shot_gym(tmp_path / "few_shot", world.gym)
     flags = QUICK | dict(learning_rate_list=[0.03], train_dir=world.gym, moe_init=True, total_steps=1)
     tables, shown = [], []

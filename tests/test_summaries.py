@@ -40,9 +40,8 @@ def logs(tmp_path):
 def call(logs, *flags):
     """Returns the exit code, and the table if one was written."""
     output = logs.parent / "tables/out.csv"
-    code = collect_results.main(
-        ["--logs_dir", str(logs), "--output_file", str(output), *(str(flag) for flag in flags)]
-    )
+    words = ["--logs_dir", logs, "--output_file", output, *flags]
+    code = collect_results.main(list(map(str, words)))
     return code, pd.read_csv(output, index_col=0) if output.exists() else None
 
 
@@ -116,9 +115,7 @@ def test_missing_samples_and_scores_are_listed_and_means_are_of_the_samples_with
 def test_a_task_of_two_folders_does_not_count_twice(logs, capsys):
     other = write_results(logs / "boolq-high-rate", {"boolq_16_7": (0.5, 0.4)})
     assert call(logs) == (2, None)
-    both = (
-        f"{logs}/singletask-boolq/results.csv and {other} both hold results of boolq; keep only one of them"
-    )
+    both = f"{logs}/singletask-boolq/results.csv and {other} both hold results of boolq; keep only one"
     assert capsys.readouterr().err.startswith(f"error: {both}")
     code, table = call(logs, "--tasks", "boolq-high-rate", "sick")
     assert (code, table["task"].unique().tolist()) == (1, ["boolq-high-rate", "sick"])

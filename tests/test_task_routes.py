@@ -252,9 +252,8 @@ def test_a_merge_keeps_given_routes_and_stage_2_trains_along_them(clusters, worl
     assert_equal(*kept)
     assert (clusters / "best/task_vecs.npy").read_bytes() == (stage2 / "last/task_vecs.npy").read_bytes()
     fields = ("given_routes", "has_route_vectors", "trained_tasks", "vectors_seen")
-    assert [getattr(model_of(clusters).config, f) for f in fields] == [
-        getattr(model_of(stage2).config, f) for f in fields
-    ]
+    one, other = (model_of(place).config for place in (clusters, stage2))
+    assert all(getattr(one, field) == getattr(other, field) for field in fields)
 
 
 # ---- prediction
@@ -294,9 +293,8 @@ def test_a_task_that_training_did_not_know_gets_the_route_of_its_vector(world, t
     assert run(world.gym, world.bart, by_hand, **ONLY, task_routes=new / "routes.json") == 0
     columns = ["route", "vector_seen"]
     assert scores_of(by_hand).loc["plural", "route"] == "given route"
-    pd.testing.assert_frame_equal(
-        scores_of(by_hand).drop(columns=columns), scores_of(folder).drop(columns=columns)
-    )
+    tables = (scores_of(place).drop(columns=columns) for place in (by_hand, folder))
+    pd.testing.assert_frame_equal(*tables)
     for part in ("dev", "test"):
         name = f"best/predictions/plural_12_100_{part}.jsonl"
         assert (folder / name).read_bytes() == (by_hand / name).read_bytes()

@@ -322,9 +322,8 @@ def bart(tmp_path_factory):
 
 
 def mixture_of(bart, init_eps=0.1, **fields):
-    return RoutingBartForConditionalGeneration.from_bart(
-        bart, 3, init_eps, task_names=["short"], router_input_dim=8, router_hidden_dim=4, **fields
-    )
+    fields |= dict(task_names=["short"], router_input_dim=8, router_hidden_dim=4)
+    return RoutingBartForConditionalGeneration.from_bart(bart, 3, init_eps, **fields)
 
 
 def ids_and_positions(input_ids_BS, attention_mask_BS):

@@ -295,9 +295,7 @@ def test_a_run_without_an_expert_for_each_task_is_refused(originals, tmp_path, c
         ("transfer.json", None, "holds groups.json of something else"),
     ],
 )
-def test_files_of_something_else_are_neither_used_nor_overwritten(
-    place, whole, tmp_path, capsys, file, content, message
-):
+def test_files_of_something_else_are_kept(place, whole, tmp_path, capsys, file, content, message):
     folder = shutil.copytree(whole, tmp_path / "transfer")
     (folder / file).unlink(missing_ok=True)
     if content is not None:

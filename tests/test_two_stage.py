@@ -49,9 +49,7 @@ def two_stages(originals, tmp_path_factory):
 def test_stage_2_keeps_the_routes_bit_for_bit_and_trains_the_experts(two_stages):
     learned, start, end = (weights(two_stages / place) for place in ("stage1/best", "run/init", "run/last"))
     for state in (start, end):
-        kept = {
-            name: tensor for name, tensor in state.items() if name.startswith(("router.", "task_vectors."))
-        }
+        kept = {name: t for name, t in state.items() if name.startswith(("router.", "task_vectors."))}
         assert_equal(kept, {name: learned[name] for name in kept})
     moved = {name for name in start if not torch.equal(start[name], end[name])}
     experts = {name for name in start if ".experts." in name}
@@ -61,7 +59,7 @@ def test_stage_2_keeps_the_routes_bit_for_bit_and_trains_the_experts(two_stages)
 
 
 @pytest.mark.parametrize(("select_best", "step"), [(None, 3), ("all", 1)])
-def test_stage_2_selects_its_checkpoint_at_the_final_temperature_unless_all_count(
+def test_stage_2_selects_at_its_last_temperature(
     two_stages, originals, monkeypatch, tmp_path, select_best, step
 ):
     """Three steps, each evaluated; scores fall, the last one is at temperature 1."""

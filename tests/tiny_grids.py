@@ -43,9 +43,8 @@ def grid_flags(gym: Path, bart: Path, output_dir: Path, **changed) -> list[str]:
     """Returns a command line for a grid of two samples and two rates; flag=value changes it."""
     chosen = dict(task_dir=gym / TASK, model=bart, output_dir=output_dir, do_train=True, do_predict=True)
     chosen |= dict(learning_rate_list=LEARNING_RATES, bsz_list=[6], total_steps=6, warmup_steps=1)
-    chosen |= dict(
-        eval_period=2, max_grad_norm=1, max_input_length=24, max_output_length=8, num_beams=2, quiet=True
-    )
+    chosen |= dict(max_input_length=24, max_output_length=8, num_beams=2, quiet=True)
+    chosen |= dict(eval_period=2, max_grad_norm=1)
     return typed(chosen | changed)
 
 

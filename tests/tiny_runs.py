@@ -71,9 +71,7 @@ def write_ranked_gym(folder):
     gym = write_gym(folder)
     offered = ["No", "Yes", "may be"]
     rows = {
-        "given": [
-            {"input": f"is it {i}", "outputs": [offered[i % 2]], "options": offered} for i in range(12)
-        ],
+        "given": [dict(input=f"is it {i}", outputs=[offered[i % 2]], options=offered) for i in range(12)],
         "listed": [f"what is {i} ? (A) cat (B) dog (C) cow\t{('cat', 'dog')[i % 2]}" for i in range(12)],
         "label": [f"how is {i} ?\t{('good', 'bad')[i % 2]}" for i in range(12)],
     }
@@ -95,9 +93,8 @@ def write_ranked_gym(folder):
 def write_bart(folder: Path, seed: int = 5, **fields) -> Path:
     """Writes a random plain BART of 2+1 layers with the tokenizer of the shipped tiny BART."""
     tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
-    sizes = dict(
-        vocab_size=len(tokenizer), decoder_layers=1, max_position_embeddings=32, dropout=0.1, init_std=0.3
-    )
+    sizes = dict(decoder_layers=1, max_position_embeddings=32, dropout=0.1, init_std=0.3)
+    sizes |= dict(vocab_size=len(tokenizer))
     torch.manual_seed(seed)
     bart = BartForConditionalGeneration(tiny_bart_config(**(sizes | fields)))
     bart.final_logits_bias[0, tokenizer.eos_token_id] = -4.0  # otherwise most answers are empty
