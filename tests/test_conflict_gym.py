@@ -249,11 +249,6 @@ def test_the_tokens_are_the_words_the_names_and_brackets_with_the_special_ids_of
     assert tokenizer("zzz")["input_ids"] == [0, 3, 2]
 
 
-def test_gyms_of_other_seeds_have_the_same_tokens(opaque, tmp_path):
-    _, bart = made(tmp_path, seed=7)
-    assert (bart / "tokenizer.json").read_bytes() == (opaque[1] / "tokenizer.json").read_bytes()
-
-
 @pytest.mark.parametrize(("width", "layers", "heads", "init_std"), [(16, 2, 4, None), (6, 1, 2, 0.02)])
 def test_the_model_has_the_given_sizes_and_random_weights(opaque, tmp_path, width, layers, heads, init_std):
     flags = dict(gym=opaque[0], width=width, layers=layers, init_std=init_std)

@@ -351,8 +351,6 @@ def test_adapters_say_how_texts_are_read_or_flags_do(run_of, plain, tmp_path, ca
     one.unlink()
     texts("unknown")
     assert "no model says how texts are read" in capsys.readouterr().out
-    assert assemble(typed(refused | dict(system="be brief"))) == 2
-    assert "--system 'be brief': system messages are for --prompt_format chat" in capsys.readouterr().err
     chat = dict(prompt_format="chat", no_prefix=True, system="be brief", max_input_length=30)
     kept = texts("given", **chat)
     assert {name: kept[name] for name in chat} == chat

@@ -2,19 +2,10 @@
 
 import pytest
 import torch
+import transformers as hf
 from accelerate import Accelerator
 from tiny_backbones import BART, FAMILIES, MIXINGS, SPECIAL, T5, WITH_ENCODER, batch_of, make_differ
 from tiny_steps import encoded
-from transformers import (
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    BartForConditionalGeneration,
-    BlenderbotConfig,
-    M2M100Config,
-    MarianConfig,
-    PLBartConfig,
-    UMT5Config,
-)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dataloader import Example
@@ -53,7 +44,7 @@ def cross_rows(monkeypatch):
 def test_soft_routes_give_the_same_sequences(make_model, inputs, cross_rows, vanilla):
     model = make_model(bart_fields=dict(init_std=0.8), decoder_vanilla_layers=vanilla)
     along = dict(routes=torch.randn(4, 4, 3, dtype=torch.float64).softmax(-1), num_beams=BEAMS, max_length=12)
-    expected = BartForConditionalGeneration.generate(model, **inputs, **along)
+    expected = hf.BartForConditionalGeneration.generate(model, **inputs, **along)
     assert not cross_rows
     assert torch.equal(model.generate(**inputs, **along), expected)
     assert (4 * BEAMS, 4) in cross_rows
@@ -69,15 +60,17 @@ def test_other_generations_are_those_of_the_library(make_model, inputs, cross_ro
     assert not cross_rows
 
 
-LIKE_BART = dict(m2m_100=M2M100Config, marian=MarianConfig, blenderbot=BlenderbotConfig, plbart=PLBartConfig)
+LIKE_BART = dict(
+    m2m_100=hf.M2M100Config, marian=hf.MarianConfig, blenderbot=hf.BlenderbotConfig, plbart=hf.PLBartConfig
+)
 SIZES = dict(vocab_size=96, max_position_embeddings=64, decoder_start_token_id=0, **SPECIAL, **BART)
 FURTHER = {kind: lambda config=config: config(**SIZES) for kind, config in LIKE_BART.items()}
-FURTHER["umt5"] = lambda: UMT5Config(vocab_size=96, **T5)
+FURTHER["umt5"] = lambda: hf.UMT5Config(vocab_size=96, **T5)
 BACKBONES = {**FAMILIES, **WITH_ENCODER, **FURTHER}
 
 
 def plain_of(family: str, init_std: float = 0.5):
-    model = AutoModelForSeq2SeqLM.from_config(BACKBONES[family]()).double().eval()
+    model = hf.AutoModelForSeq2SeqLM.from_config(BACKBONES[family]()).double().eval()
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=init_std)
@@ -179,7 +172,7 @@ def test_an_answer_may_be_as_long_as_a_training_target_but_not_longer(make_model
 def test_generate_of_a_checkpoint_ends_beams_as_the_commands_do(make_model, tmp_path):
     model = make_model()
     model.generation_config.update(early_stopping=True, num_beams=4)  # as bart-base
-    save_checkpoint(model, AutoTokenizer.from_pretrained(TINY_BART), tmp_path / "best")
+    save_checkpoint(model, hf.AutoTokenizer.from_pretrained(TINY_BART), tmp_path / "best")
     saved = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "best")
     assert saved.generation_config.early_stopping is False
     assert model.generation_config.early_stopping is True  # the caller's model stays as it was

@@ -10,16 +10,6 @@ from tiny_files import LONGEST, Words, accelerator, file_of
 from tiny_steps import slow_losses
 
 from routing_moe.evaluation import batches
-from routing_moe.evaluation.batches import (
-    ENOUGH_ON_CPU,
-    LONG_EXAMPLE,
-    SHORT_PER_LONG,
-    answering_batches,
-    by_route,
-    cut,
-    draws_of,
-    routes_of_file,
-)
 from routing_moe.evaluation.route_losses import losses_along, losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, Pool
 from routing_moe.evaluation.scoring import answer, generation_limits
@@ -68,7 +58,7 @@ def test_answers_of_all_files_together_are_those_of_each_example_alone(make_mode
     found = answer(model, Words(), FILES, decoding, accelerator())
     lengths = set()
     for file, draws in zip(FILES, found, strict=True):
-        all_routes = list(routes_of_file(model, file, decoding))
+        all_routes = list(batches.routes_of_file(model, file, decoding))
         assert len(draws) == len(all_routes) == (2 if "random" in kind else 1)
         for answers, routes in zip(draws, all_routes, strict=True):
             assert answers.option_scores == [None] * len(file.examples)
@@ -90,7 +80,7 @@ def test_losses_of_all_files_together_are_those_of_each_example_alone(make_model
     model, decoding = model_of(make_model, kind), Decoding(batch_size=6, random_draws=2)
     expected = []
     for file in FILES:
-        of_file, all_routes = np.zeros(3), list(routes_of_file(model, file, decoding))
+        of_file, all_routes = np.zeros(3), list(batches.routes_of_file(model, file, decoding))
         for routes in all_routes:
             for i in range(len(file.examples)):
                 batch = file.encoded.collate([i], pad_token_id=1)
@@ -107,10 +97,10 @@ def test_losses_of_all_files_together_are_those_of_each_example_alone(make_model
 def groups_of(model, files=FILES) -> list[tuple[bool, list[int]]]:
     """Returns pairs of whether a plain BART answers, and the indices of its examples."""
     pool = Pool(files)
-    (routes, *_) = draws_of(model, pool, Decoding(), accelerator())
+    (routes, *_) = batches.draws_of(model, pool, Decoding(), accelerator())
     return [
         (route is not None, own.tolist())
-        for route, own in by_route(model, routes, np.arange(len(pool)), ENOUGH_ON_CPU)
+        for route, own in batches.by_route(model, routes, np.arange(len(pool)), batches.ENOUGH_ON_CPU)
     ]
 
 
@@ -139,22 +129,22 @@ def test_the_plain_bart_of_a_route_is_assembled_once(make_model, monkeypatch):
 def test_batches_have_every_example_once_and_stay_within_the_tokens():
     lengths = np.array([9, 2, 3, 8, 30, 2, 2])
     order = np.argsort(-lengths, kind="stable")
-    found = list(cut(order, lengths, 17, 99))
+    found = list(batches.cut(order, lengths, 17, 99))
     assert [batch.tolist() for batch in found] == [[4], [0], [3, 2], [1, 5, 6]]
-    assert list(cut(order[:0], lengths, 17, 99)) == []
-    assert max(map(len, cut(order, lengths, 10**6, 2))) == 2
+    assert list(batches.cut(order[:0], lengths, 17, 99)) == []
+    assert max(map(len, batches.cut(order, lengths, 10**6, 2))) == 2
 
 
 def test_shorter_examples_are_answered_more_at_a_time_with_the_same_memory(make_model):
     files = [file_of("a", 40)]
     pool, model = Pool(files), make_model(num_experts=1)
-    draws = draws_of(model, pool, Decoding(), accelerator())
-    found = answering_batches(model, pool, draws, Decoding(max_output_length=LONGEST), 1)
+    draws = batches.draws_of(model, pool, Decoding(), accelerator())
+    found = batches.answering_batches(model, pool, draws, Decoding(max_output_length=LONGEST), 1)
     longest = pool.encoded.source_lengths_N.max() + LONGEST
-    assert len(found) == math.ceil(40 / min(LONG_EXAMPLE // longest, SHORT_PER_LONG))
+    assert len(found) == math.ceil(40 / min(batches.LONG_EXAMPLE // longest, batches.SHORT_PER_LONG))
     for batch in found:
         widest = pool.encoded.source_lengths_N[batch.indices].max() + LONGEST
-        assert len(batch.indices) * widest <= LONG_EXAMPLE
+        assert len(batch.indices) * widest <= batches.LONG_EXAMPLE
 
 
 @pytest.mark.parametrize("scoring", ["generate", "rank"])

@@ -7,17 +7,9 @@ import torch
 from tiny_vectors import diagonal_fisher_one_by_one
 from torch import nn
 
-from task.task_emb.gradients import (
-    Adapter,
-    chosen_parameters,
-    diagonal_fisher,
-    fisher_batches,
-    fisher_vector,
-    insert_adapters,
-    log_likelihood_of,
-)
+from task.task_emb import gradients
 
-BOTH = pytest.mark.parametrize("fisher_of", [diagonal_fisher, diagonal_fisher_one_by_one])
+BOTH = pytest.mark.parametrize("fisher_of", [gradients.diagonal_fisher, diagonal_fisher_one_by_one])
 
 
 def gaussian(parameters, example):
@@ -56,17 +48,17 @@ def one_expert(make_model):
 def trained(model, weights="adapters", bottleneck=3, seed=1):
     """Returns the parameters of a Fisher vector, by name."""
     if weights == "layers":
-        names = chosen_parameters(model, weights)
+        names = gradients.chosen_parameters(model, weights)
     else:
-        insert_adapters(model, bottleneck, seed)
+        gradients.insert_adapters(model, bottleneck, seed)
         names = {name for name, p in model.named_parameters() if p.requires_grad}
     return {name: p for name, p in model.named_parameters() if name in names}
 
 
-def fisher_on(model, parameters, examples, fisher_of=diagonal_fisher, max_tokens=100):
+def fisher_on(model, parameters, examples, fisher_of=gradients.diagonal_fisher, max_tokens=100):
     named = {name: p.detach() for name, p in parameters.items()}
-    batches = fisher_batches(examples, model, max_tokens, sum(p.numel() for p in named.values()))
-    return fisher_of(log_likelihood_of(model), named, batches)
+    batches = gradients.fisher_batches(examples, model, max_tokens, sum(p.numel() for p in named.values()))
+    return fisher_of(gradients.log_likelihood_of(model), named, batches)
 
 
 def squared_gradients(model, parameters, examples):
@@ -103,8 +95,8 @@ def test_batches_give_that_of_one_example_at_a_time(weights, activation, one_exp
 
 def test_vectors_have_each_weight_or_the_mean_of_each_output_unit():
     fisher = {"fc.weight": torch.tensor([[1.0, 3.0], [5.0, 7.0]]), "fc.bias": torch.tensor([2.0, 4.0])}
-    assert fisher_vector(fisher, by_unit=False).tolist() == [1, 3, 5, 7, 2, 4]
-    assert fisher_vector(fisher, by_unit=True).tolist() == [2, 6, 2, 4]
+    assert gradients.fisher_vector(fisher, by_unit=False).tolist() == [1, 3, 5, 7, 2, 4]
+    assert gradients.fisher_vector(fisher, by_unit=True).tolist() == [2, 6, 2, 4]
 
 
 def test_adapters_depend_on_the_seed_start_near_the_identity_and_only_they_have_gradients(make_model, batch):
@@ -112,7 +104,7 @@ def test_adapters_depend_on_the_seed_start_near_the_identity_and_only_they_have_
     before = model(**batch).logits
     again, other = copy.deepcopy(model), copy.deepcopy(model)
     parameters = trained(model, bottleneck=4, seed=3)
-    adapters = [module for module in model.modules() if isinstance(module, Adapter)]
+    adapters = [module for module in model.modules() if isinstance(module, gradients.Adapter)]
     assert len(adapters) == 2 * 2 + 3  # two in an encoder layer, three in a decoder layer
     assert len(parameters) == len(adapters) * 4
     assert set(parameters) == {name for name, p in model.named_parameters() if p.requires_grad}
@@ -125,7 +117,7 @@ def test_adapters_depend_on_the_seed_start_near_the_identity_and_only_they_have_
 
 def test_an_adapter_is_added_to_the_output_of_its_sublayer():
     sublayer = nn.Linear(2, 3)
-    adapter = Adapter(sublayer, 1)
+    adapter = gradients.Adapter(sublayer, 1)
     with torch.no_grad():
         adapter.down.weight.copy_(torch.tensor([[1.0, 2.0, 3.0]]))
         adapter.down.bias.fill_(0.5)

@@ -9,15 +9,7 @@ from tiny_runs import ROWS, TRAIN_TASKS
 from tiny_vectors import loaded, meta, vectors
 
 from routing_moe import RoutingBartForConditionalGeneration
-from task.task_emb.gradients import (
-    chosen_parameters,
-    fisher_batches,
-    log_likelihood_of,
-    mean_gradient,
-    projected,
-    route_of,
-    summed_over_experts,
-)
+from task.task_emb import gradients
 
 
 @pytest.fixture
@@ -40,9 +32,9 @@ def made_model(make_model):
 
 
 def fast(model, routes_1LE, examples, weights="all", max_tokens=100):
-    log_likelihood = log_likelihood_of(model, routes_1LE)
-    batches = fisher_batches(examples, model, max_tokens, 1)
-    return mean_gradient(log_likelihood, chosen_parameters(model, weights), batches)
+    log_likelihood = gradients.log_likelihood_of(model, routes_1LE)
+    batches = gradients.fisher_batches(examples, model, max_tokens, 1)
+    return gradients.mean_gradient(log_likelihood, gradients.chosen_parameters(model, weights), batches)
 
 
 def log_p(model, routes_1LE, examples, i):
@@ -55,13 +47,13 @@ def log_p(model, routes_1LE, examples, i):
 
 def one_by_one(model, routes_1LE, examples, weights="all"):
     """The slow reference: a backward pass per example, then the mean of the gradients."""
-    names = chosen_parameters(model, weights)
+    names = gradients.chosen_parameters(model, weights)
     parameters = [p for name, p in model.named_parameters() if name in names]
-    total = {name: torch.zeros_like(p) for name, p in summed_over_experts(names).items()}
+    total = {name: torch.zeros_like(p) for name, p in gradients.summed_over_experts(names).items()}
     for i in range(len(examples)):
         own, how = log_p(model, routes_1LE, examples, i), dict(materialize_grads=True, allow_unused=True)
         found = torch.autograd.grad(own, parameters, **how)
-        of_example = summed_over_experts(dict(zip(names, found, strict=True)))
+        of_example = gradients.summed_over_experts(dict(zip(names, found, strict=True)))
         for name, gradient in of_example.items():
             total[name] += gradient / len(examples)
     return total
@@ -103,7 +95,7 @@ def test_a_mixture_of_equal_experts_has_the_gradient_of_the_dense_model(make_mod
 
 
 def test_a_projection_adds_each_coordinate_with_a_sign_to_one_of_the_result():
-    columns = [projected([row], 4, torch.Generator().manual_seed(3)) for row in torch.eye(200)]
+    columns = [gradients.projected([row], 4, torch.Generator().manual_seed(3)) for row in torch.eye(200)]
     matrix_nD = torch.stack(columns)
     assert ((matrix_nD != 0).sum(dim=1) == 1).all()
     assert set(matrix_nD[matrix_nD != 0].tolist()) == {-1.0, 1.0}
@@ -111,7 +103,7 @@ def test_a_projection_adds_each_coordinate_with_a_sign_to_one_of_the_result():
     assert ((matrix_nD == -1).sum(dim=0) > 10).all()
     x_n = torch.randn(200)
     for tensors in ([x_n], [x_n[:60].view(6, 10), x_n[60:]]):
-        found = projected(tensors, 4, torch.Generator().manual_seed(3))
+        found = gradients.projected(tensors, 4, torch.Generator().manual_seed(3))
         torch.testing.assert_close(found, x_n.double() @ matrix_nD)
 
 
@@ -146,10 +138,10 @@ def test_a_mixture_uses_the_routes_of_the_tasks_it_was_trained_on(finished, worl
     assert model.config.trained_tasks == TRAIN_TASKS
     assert "plural" in model.config.task_names
     for task in TRAIN_TASKS:
-        assert torch.equal(route_of(model, task), model.routes_for([task]))
-        assert (route_of(model, task) == 1).any()
+        assert torch.equal(gradients.route_of(model, task), model.routes_for([task]))
+        assert (gradients.route_of(model, task) == 1).any()
     for task in ("plural", "unknown"):
-        assert (route_of(model, task) == 0.5).all()
+        assert (gradients.route_of(model, task) == 0.5).all()
     flags = dict(model=finished, weights="layers", projection_dim=0)
     folder = made(world, tmp_path / "mixture", **flags)
     dense = made(world, tmp_path / "dense", **flags | {"model": world.bart})

@@ -13,9 +13,7 @@ from tiny_grids import QUICK, by_sample, finetune
 from tiny_runs import METRICS, TRAIN_TASKS, World, run, write_new_tasks
 from tiny_steps import slow_losses
 
-from dataloader.errors import InputError
 from routing_moe.io.accelerator import make_accelerator
-from routing_moe.task_choice.given_routes import check_routes_differ
 from routing_moe.task_choice.learned import LowestLoss
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
@@ -112,15 +110,6 @@ def test_routes_of_a_router_are_chosen_among(place, capsys):
     assert "has another source of routes than this prediction; give --prefix" in capsys.readouterr().err
     route = predict(place, "router", prefix="loss-").loc[HUE, "route"]
     assert route.split(" (lowest loss, ")[0] in [f"route of {task}" for task in TRAIN_TASKS]
-
-
-def test_mixtures_without_routes_of_tasks_are_refused(make_model):
-    for fields, reason in (
-        (dict(num_experts=1), "the model has one expert"),
-        (dict(route_source="average"), "the model has average routes, the same for all tasks"),
-    ):
-        with pytest.raises(InputError, match=f"^is lowest_loss, but {reason}"):
-            check_routes_differ(make_model(**fields).config)
 
 
 def test_a_task_without_rows_is_refused(place, tmp_path, capsys):

@@ -3,34 +3,10 @@
 from pathlib import Path
 
 import torch
+import transformers as hf
 from conftest import one_hot_routes
 from tiny_runs import ROWS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    BartConfig,
-    ByT5Tokenizer,
-    Gemma2Config,
-    Gemma3TextConfig,
-    GraniteConfig,
-    LlamaConfig,
-    M2M100Config,
-    MarianConfig,
-    MBartConfig,
-    MistralConfig,
-    MixtralConfig,
-    MT5Config,
-    Olmo2Config,
-    PegasusConfig,
-    Phi3Config,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen3Config,
-    SmolLM3Config,
-    T5Config,
-)
 
 from routing_moe import RoutedModel
 
@@ -48,26 +24,28 @@ BART = dict(d_model=32, encoder_ffn_dim=64, decoder_ffn_dim=64, dropout=0.0) | {
 # Decoder-only ones: without tokens around texts; with <s> before them and no token for padding.
 CAUSAL |= dict(num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, vocab_size=99)
 DECODER_ONLY = {
-    "qwen2": lambda: Qwen2Config(pad_token_id=0, **CAUSAL),
-    "llama": lambda: LlamaConfig(bos_token_id=96, tie_word_embeddings=True, **CAUSAL),
-    "qwen3": lambda: Qwen3Config(head_dim=8, **CAUSAL),
-    "mistral": lambda: MistralConfig(bos_token_id=96, sliding_window=5, **CAUSAL),
-    "smollm3": lambda: SmolLM3Config(bos_token_id=None, pad_token_id=0, no_rope_layer_interval=2, **CAUSAL),
-    "gemma2": lambda: Gemma2Config(pad_token_id=0, **WINDOW, **CAUSAL),
-    "gemma3": lambda: Gemma3TextConfig(pad_token_id=0, **WINDOW, **CAUSAL),
-    "granite": lambda: GraniteConfig(pad_token_id=0, **SCALED, **CAUSAL),
-    "olmo2": lambda: Olmo2Config(pad_token_id=0, **CAUSAL),
-    "phi3": lambda: Phi3Config(pad_token_id=0, **CAUSAL),  # maps of several parts in one
+    "qwen2": lambda: hf.Qwen2Config(pad_token_id=0, **CAUSAL),
+    "llama": lambda: hf.LlamaConfig(bos_token_id=96, tie_word_embeddings=True, **CAUSAL),
+    "qwen3": lambda: hf.Qwen3Config(head_dim=8, **CAUSAL),
+    "mistral": lambda: hf.MistralConfig(bos_token_id=96, sliding_window=5, **CAUSAL),
+    "smollm3": lambda: hf.SmolLM3Config(
+        bos_token_id=None, pad_token_id=0, no_rope_layer_interval=2, **CAUSAL
+    ),
+    "gemma2": lambda: hf.Gemma2Config(pad_token_id=0, **WINDOW, **CAUSAL),
+    "gemma3": lambda: hf.Gemma3TextConfig(pad_token_id=0, **WINDOW, **CAUSAL),
+    "granite": lambda: hf.GraniteConfig(pad_token_id=0, **SCALED, **CAUSAL),
+    "olmo2": lambda: hf.Olmo2Config(pad_token_id=0, **CAUSAL),
+    "phi3": lambda: hf.Phi3Config(pad_token_id=0, **CAUSAL),  # maps of several parts in one
 }
 NOT_DROPPED = dict(attention_dropout=0.0, encoder_layerdrop=0.0, decoder_layerdrop=0.0)
 TWO_EXPERTS = dict(num_local_experts=2, num_experts_per_tok=1, experts_implementation="eager")
 FAMILIES = {
-    "t5": lambda: T5Config(vocab_size=96, **T5),
-    "flan-t5": lambda: T5Config(vocab_size=96, **T5, **GATED),
-    "bart": lambda: BartConfig(vocab_size=96, max_position_embeddings=64, **BART),
-    "m2m100": lambda: M2M100Config(vocab_size=96, **BART, **NOT_DROPPED),  # shifts no labels itself
-    "marian": lambda: MarianConfig(vocab_size=96, pad_token_id=0, decoder_start_token_id=0, **BART),
-    "mixtral": lambda: MixtralConfig(**TWO_EXPERTS, **CAUSAL),  # behind the attention
+    "t5": lambda: hf.T5Config(vocab_size=96, **T5),
+    "flan-t5": lambda: hf.T5Config(vocab_size=96, **T5, **GATED),
+    "bart": lambda: hf.BartConfig(vocab_size=96, max_position_embeddings=64, **BART),
+    "m2m100": lambda: hf.M2M100Config(vocab_size=96, **BART, **NOT_DROPPED),  # shifts no labels itself
+    "marian": lambda: hf.MarianConfig(vocab_size=96, pad_token_id=0, decoder_start_token_id=0, **BART),
+    "mixtral": lambda: hf.MixtralConfig(**TWO_EXPERTS, **CAUSAL),  # behind the attention
     **DECODER_ONLY,
 }
 MIXINGS = {
@@ -80,14 +58,14 @@ MIXINGS = {
 SPECIAL = dict(pad_token_id=0, eos_token_id=1, forced_eos_token_id=1)
 # What the commands take besides a BART; a byte is a token of ByT5, whose encoder is deeper than its decoder.
 WITH_ENCODER = {
-    "t5": lambda: T5Config(vocab_size=96, **T5),
-    "flan-t5": lambda: T5Config(vocab_size=96, **T5, **GATED),
-    "mt5": lambda: MT5Config(vocab_size=96, **T5, **GATED),
-    "byt5": lambda: T5Config(vocab_size=384, num_decoder_layers=1, **T5, **GATED),
-    "mbart": lambda: MBartConfig(
+    "t5": lambda: hf.T5Config(vocab_size=96, **T5),
+    "flan-t5": lambda: hf.T5Config(vocab_size=96, **T5, **GATED),
+    "mt5": lambda: hf.MT5Config(vocab_size=96, **T5, **GATED),
+    "byt5": lambda: hf.T5Config(vocab_size=384, num_decoder_layers=1, **T5, **GATED),
+    "mbart": lambda: hf.MBartConfig(
         vocab_size=97, max_position_embeddings=64, decoder_start_token_id=96, **SPECIAL, **BART
     ),
-    "pegasus": lambda: PegasusConfig(
+    "pegasus": lambda: hf.PegasusConfig(
         vocab_size=96, max_position_embeddings=64, decoder_start_token_id=0, **SPECIAL, **BART
     ),
 }
@@ -101,14 +79,14 @@ def write_plain(folder: Path, family: str, texts: list[str]) -> Path:
     """Writes a plain model and its tokenizer, whose tokens around a text are the family's."""
     torch.manual_seed(1)
     if family in DECODER_ONLY:
-        AutoModelForCausalLM.from_config(DECODER_ONLY[family]()).save_pretrained(folder)
+        hf.AutoModelForCausalLM.from_config(DECODER_ONLY[family]()).save_pretrained(folder)
         decoder_only_tokenizer(texts, has_start=family in ("llama", "mistral")).save_pretrained(folder)
         return folder
-    model = AutoModelForSeq2SeqLM.from_config(WITH_ENCODER[family]())
+    model = hf.AutoModelForSeq2SeqLM.from_config(WITH_ENCODER[family]())
     if family in ("flan-t5", "mt5", "byt5"):  # whose files have weights that their configuration would tie
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
     model.save_pretrained(folder)
-    tokenizer = ByT5Tokenizer() if family == "byt5" else make_tokenizer(texts)
+    tokenizer = hf.ByT5Tokenizer() if family == "byt5" else make_tokenizer(texts)
     if family == "mbart":  # the language is after the end of a text, and starts an answer
         tokenizer.add_special_tokens({"additional_special_tokens": ["en_XX"]})
         tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
@@ -131,10 +109,10 @@ def plain_models(tmp_path_factory):
     return written
 
 
-def make_plain(family: str) -> PreTrainedModel:
+def make_plain(family: str) -> hf.PreTrainedModel:
     """Returns a plain model in evaluation mode."""
     config = FAMILIES[family]()
-    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    kind = hf.AutoModelForSeq2SeqLM if config.is_encoder_decoder else hf.AutoModelForCausalLM
     return kind.from_config(config).eval()
 
 
@@ -160,7 +138,7 @@ def padded_left(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, to
     return ids.gather(1, order), mask.gather(1, order)
 
 
-def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+def make_tokenizer(texts: list[str]) -> hf.PreTrainedTokenizerFast:
     """Returns a tokenizer of bytes and their frequent pairs, with </s> at the end of each text."""
     pairs = Tokenizer(models.BPE())
     pairs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -174,12 +152,12 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     )
     pairs.train_from_iterator(texts, trainer)
     pairs.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
+    return hf.PreTrainedTokenizerFast(
         tokenizer_object=pairs, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
 
 
-def decoder_only_tokenizer(texts: list[str], has_start: bool) -> PreTrainedTokenizerFast:
+def decoder_only_tokenizer(texts: list[str], has_start: bool) -> hf.PreTrainedTokenizerFast:
     """Returns a tokenizer with a chat template: with <s> before texts and none for padding, or neither."""
     tokenizer = make_tokenizer(texts)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<s>", "<|user|>", "<|assistant|>"]})
