@@ -144,9 +144,11 @@ def _checked_text(value, name: str) -> str:
 def trimmed(text: str) -> str:
     """Returns the text without empty lines around it, spaces at its end and a single space before it.
 
-    More white space at its start is an indent, as of code, and stays.
+    More white space at the start of several lines is an indent, as of code, and stays.
     """
     text = re.sub(r"\A\s*[\r\n]", "", text).rstrip()
+    if "\n" not in text:
+        return text.strip()
     return text[1:] if re.match(r" \S", text) else text
 
 

@@ -68,6 +68,8 @@ def adapt(
 ) -> None:
     """Writes the adapter to --output_dir, or continues this. texts: how texts are read, as far as known."""
     out, inputs = settings.output_dir, {example.input for example in examples}
+    if as_gguf := settings.as_ == "gguf":
+        architecture_of(base.config)
     if settings.how != CHOOSE and len(inputs) < settings.folds:
         found = counted(len(inputs), "different input")
         raise InputError(f"--folds is {settings.folds}, but the rows have {found}; give fewer folds")
@@ -83,8 +85,6 @@ def adapt(
         if (out / ADAPT_FILE).exists():
             return log.info("finished already: %s", out / ADAPT_FILE)
         adaptation = Adaptation(settings, examples, base, folders, texts, pieces)
-        if as_gguf := settings.as_ == "gguf":
-            architecture_of(adaptation.model.config)
         route_LE, chosen, report = adaptation.run()
         description = f"{chosen} of {len(folders)} adapters and the base"
         found = description, counted(len(examples), "labelled row"), adaptation.model.config.encoder_rows

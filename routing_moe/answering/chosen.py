@@ -16,7 +16,8 @@ from routing_moe.task_choice.given_routes import file_matrices
 
 def check_flags(settings: AnswerSettings | ExportSettings) -> None:
     """Raises InputError for wrong values, and for flags that contradict each other."""
-    empty = [name for name, value in vars(settings).items() if isinstance(value, str) and not value.strip()]
+    texts = {name: value for name, value in vars(settings).items() if name != "system"}
+    empty = [name for name, value in texts.items() if isinstance(value, str) and not value.strip()]
     problems = [f"--{name} is empty; give a value, or leave it out" for name in empty]
     if len(settings.ways) > 1:
         problems.append(f"{' and '.join(settings.ways)} each determine the route; give one of them")

@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import re
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from routing_moe.model.route_clusters import single_experts
 log = logging.getLogger("routing_moe")
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # values of its max_lora_rank
+OWN_FOLDER = re.compile(r"(?!base$|expert\d+$)\w[\w.+-]*")  # names of tasks that are names of folders
 MOST_TEXTS = 100  # of a task, each of which is read twice
 NO_EQUAL = (
     "the route mixes the outputs of several experts, so that no plain model gives the same answers; --argmax "
@@ -93,7 +95,7 @@ def export_adapters(routed, folder: Path, rank=None, as_gguf=False) -> dict[str,
     it is one, else expert0, expert1, ... rank, as_gguf: as for `export_adapter`.
     """
     model, tasks_E = routed.model, tasks_of_experts(routed.model)
-    own = [tasks[0] if len(tasks) == 1 and tasks != ["base"] else None for tasks in tasks_E]
+    own = [tasks[0] if len(tasks) == 1 and OWN_FOLDER.fullmatch(tasks[0]) else None for tasks in tasks_E]
     names = [name or f"expert{expert}" for expert, name in enumerate(own)]
     with replacing_directory(folder) as new:
         base = write_base(routed, new, names[0])

@@ -6,12 +6,20 @@ text_settings.json    {"task": "boolq", "max_input_length": 256, "prompt_format"
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import flags_of, inherited, value_problems
-from routing_moe.config.shared import LENGTHS, TEXT_SETTINGS, TextFlags, text_problems, trained_texts
+from routing_moe.config.shared import (
+    LENGTHS,
+    TEXT_SETTINGS,
+    TextFlags,
+    text_problems,
+    text_settings,
+    trained_texts,
+)
 
 ADAPTER_TEXTS = "text_settings.json"
 
@@ -56,7 +64,7 @@ def keep_texts(model, texts: Mapping | None, given: Mapping, place: str) -> list
     config = model.config
     config.text_settings = dict(texts) if texts else None
     lengths = [name for name in LENGTHS if name in given]
-    settings = TextFlags(**trained_texts(texts, given) | given)
+    settings = SimpleNamespace(**text_settings(TextFlags(**trained_texts(texts, given) | given)))
     if problems := text_problems(settings, config, place, lengths):
         raise InputError(problems)
     config.text_settings = (dict(texts or {}) | given) or None

@@ -60,6 +60,10 @@ def find_base(place: str) -> Model:
     """Returns the plain model of --base. Raises InputError."""
     base = find_model(place, None, f"base {place}/NAME")
     check_one_expert(base, "give a plain model")
+    if getattr(getattr(base.config, "backbone", None), "quantization_config", None):
+        raise InputError(
+            f"{place} has quantized weights; give the model of float weights that it was made of"
+        )
     return base
 
 

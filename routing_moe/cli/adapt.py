@@ -21,8 +21,8 @@ from routing_moe.checkpoints.assemble import find_base
 from routing_moe.config.adapt import AdaptSettings
 from routing_moe.config.assemble import named_places
 from routing_moe.config.console import run_command
-from routing_moe.config.flags import command_line
-from routing_moe.config.shared import given_texts
+from routing_moe.config.flags import changed, command_line
+from routing_moe.config.shared import FORMAT_FLAGS, given_texts
 
 log = logging.getLogger("routing_moe")
 
@@ -40,7 +40,12 @@ def main(argv: list[str] | None = None) -> int:
         check_are_adapters("adapters", places, folders)
         notes = notes_on_bases("adapters", settings.base, base, folders)
         texts, different = texts_of_adapters(folders)
-        notes += [] if texts else different[-1:]
+        given = given_texts(settings)
+        formats = {name: value for name, value in given.items() if name in FORMAT_FLAGS}
+        if wrong := changed(formats, texts or {}, "the training of the adapters"):
+            raise InputError(f"{line}; leave the flag out" for line in wrong)
+        if different and not texts and not formats:
+            raise InputError(f"{different[-1].removeprefix('note: ')}; give the flags of the rows' format")
 
         # These import torch, after the checks: it takes seconds.
         from routing_moe.answering.adapt import adapt
@@ -49,8 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         start_logging()
         for note in notes:
             log.info("%s", note)
-        texts = (texts or {}) | given_texts(settings)
-        adapt(settings, examples, base, folders, texts, command_line(AdaptSettings, argv))
+        adapt(settings, examples, base, folders, (texts or {}) | given, command_line(AdaptSettings, argv))
 
     return run_command(run, AdaptSettings, argv, __doc__, kept)
 

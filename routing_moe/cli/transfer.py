@@ -50,6 +50,8 @@ def run(settings: TransferSettings) -> None:
 
 def rows_of_tables(settings: TransferSettings, tasks: list[str]) -> tuple[list[Example], Ontology]:
     """Returns the rows of all tasks in --tables, and the ontology of CrossFit's tasks. Raises InputError."""
+    if settings.train_dir:
+        raise InputError("--train_dir and --tables both give the rows; leave one out")
     tables = named_places("tables", settings.tables)
     for task in set(tasks) ^ set(tables):
         hint = f"one of {in_short(tasks)}" if task in tables else f"give {task}=TABLE, too"

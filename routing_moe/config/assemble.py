@@ -25,8 +25,8 @@ def named_places(flag: str, entries: Sequence[str], unnamed: bool = False) -> di
     for entry in entries:
         name, equals, place = entry.partition("=")
         own_name = Path(entry.partition("@")[0]).name
-        if unnamed and not equals:
-            name, place = own_name, entry
+        if unnamed and (not equals or Path(entry).exists()):  # a folder may have = in its name
+            name, place = Path(entry).resolve().name if Path(entry).exists() else own_name, entry
         if not (name and place):
             raise InputError(f"--{flag} {entry}: give NAME=PLACE, such as {own_name.strip('=')}=PLACE")
         if name in places:
