@@ -157,7 +157,8 @@ def python_in_forks():
             server = FORK.Process(target=serve, args=(address, ready))
             server.start()
         words = shlex.join([sys.executable, "-S", __file__, address])
-        program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        # Not sh, which drops exported functions.
+        program.write_text(f'#!/usr/bin/env bash\nexec {words} "$@"\n')
         program.chmod(0o755)
         assert ready.wait(60)
         yield program
