@@ -14,7 +14,7 @@ from routing_moe.analysis.runs import read_runs
 from routing_moe.checkpoints.folder import load_progress
 from routing_moe.cli import collect_results, compare, compute_arg, show_scores
 from routing_moe.config.measures import MEASURES, Measure
-from routing_moe.config.plugins import load_plugin
+from routing_moe.config.plugins import REGISTRIES, load_plugin
 from routing_moe.report.page import curve_rows
 
 pytestmark = pytest.mark.usefixtures("empty_pictures")
@@ -27,8 +27,11 @@ NAME = "bits_per_byte"
 def plugin(tmp_path_factory):
     file = tmp_path_factory.mktemp("plugin") / "bits_per_byte.py"
     file.write_text(PLUGIN)
+    before = [dict(registry) for registry in REGISTRIES.values()]
     yield load_plugin(str(file))
-    del MEASURES[NAME]
+    for registry, entries in zip(REGISTRIES.values(), before, strict=True):
+        registry.clear()
+        registry.update(entries)
 
 
 @pytest.fixture(scope="module")

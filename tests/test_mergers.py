@@ -13,10 +13,12 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 from routing_moe import RoutedModel, RoutingBartForConditionalGeneration
 from routing_moe.cli.average import main
 from routing_moe.config.choices import MERGERS
+from routing_moe.config.plugins import REGISTRIES
 from routing_moe.model.mergers import merged
 
 pytestmark = pytest.mark.usefixtures("no_gpu")
 GUIDE = (ROOT / "docs/extending.md").read_text()
+NAMES_OF_GUIDE = ("dot", "floored_softmax", "by_number", "same-length", "extreme", "bits_per_byte")
 PLUGIN = re.search(r"```python\n(# my_routing.py\n.*?)```", GUIDE, re.DOTALL)[1]
 
 
@@ -130,7 +132,10 @@ def test_low_rank_experts_are_merged_as_peft_merges_adapters(flags, combination,
 
 def test_the_merger_of_the_guide_is_a_plugin(barts, world, tmp_path, monkeypatch):
     (tmp_path / "my_merger.py").write_text(PLUGIN)
-    monkeypatch.setitem(MERGERS, "extreme", None)  # removed after the test
+    for registry in REGISTRIES.values():  # as they are now after the test
+        for name in NAMES_OF_GUIDE:
+            monkeypatch.setitem(registry, name, None)
+            del registry[name]
     flags = dict(plugin=tmp_path / "my_merger.py", merger="extreme", base=world.bart)
     model, _ = averaged(tmp_path, *barts, **flags)
     base, *states = map(weights_of, (world.bart, *barts))
