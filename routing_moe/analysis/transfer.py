@@ -28,6 +28,7 @@ from dataloader.progress import ProgressBar
 from routing_moe.answering.routed import Routed
 from routing_moe.checkpoints.find import checksums
 from routing_moe.config.ablate import TransferSettings
+from routing_moe.config.adapt import BASE
 from routing_moe.evaluation.route_losses import losses_along, losses_of_tasks
 from routing_moe.io.arrays import load_array
 from routing_moe.io.files import npy_bytes
@@ -37,8 +38,6 @@ from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE
 from routing_moe.model.counted_flops import rows_flops
 from routing_moe.task_choice.contested import Contested
 from routing_moe.task_choice.transfer import affinity, gains, grouped, mates, means_by_task
-
-BASE = "(base)"  # the model that low-rank experts share, alone
 
 
 def write_groups(folder: Path, groups: dict[str, int], summary: dict) -> None:

@@ -34,7 +34,7 @@ from routing_moe.answering.queries import Query, RoutedTask
 from routing_moe.answering.routed import Routed
 from routing_moe.checkpoints.adapter_texts import keep_texts
 from routing_moe.checkpoints.assemble import Model, made_of, mixture_of_adapters
-from routing_moe.config.adapt import CHOOSE, MIX, TUNE, AdaptSettings
+from routing_moe.config.adapt import BASE, CHOOSE, MIX, TUNE, AdaptSettings
 from routing_moe.config.shared import StepSettings
 from routing_moe.config.train import learning_rate_of
 from routing_moe.evaluation.route_losses import losses_along
@@ -50,7 +50,7 @@ from routing_moe.results.statistics import bootstrap_interval
 from routing_moe.task_choice.learned import BATCH_SIZE, learn_route
 
 ADAPT_FILE = "adapt.json"
-BASE, TUNED = "(base)", "(tuned)"
+TUNED = "(tuned)"
 OF_JOB = (  # settings that the result depends on, beside texts and the content of files
     *("how", "folds", "steps", "rate", "tune_from", "lora_rank", "lora_targets", "seed", "rank"),
     *("mixed_precision", "input", "output", "as_"),

@@ -60,10 +60,9 @@ def find_base(place: str) -> Model:
     """Returns the plain model of --base. Raises InputError."""
     base = find_model(place, None, f"base {place}/NAME")
     check_one_expert(base, "give a plain model")
-    if getattr(getattr(base.config, "backbone", None), "quantization_config", None):
-        raise InputError(
-            f"{place} has quantized weights; give the model of float weights that it was made of"
-        )
+    from routing_moe.model.loading import check_not_quantized  # with torch, as a configuration
+
+    check_not_quantized(base.config, f"give the model of float weights that {place} was made of")
     return base
 
 

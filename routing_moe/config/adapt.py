@@ -8,6 +8,7 @@ from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED, Range
 from routing_moe.config.shared import GivenTexts
 
 MODELS, ROWS, CHOICE = group("models"), group("rows"), group("what is written, and how it is chosen")
+BASE = "(base)"  # the name of the model that low-rank experts share, alone
 CHOOSE, MIX, TUNE = WAYS = ("choose", "mix", "tune")
 
 
