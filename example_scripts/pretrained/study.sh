@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Low-rank experts of a pre-trained model: twins of tasks with permuted labels, adapters that exist, pairs of tasks.
+#   bash example_scripts/pretrained/study.sh --train_dir data/gym        plan: docs/results/protocols/pretrained_plan.md
+# Variables: PARTS (tuning twins few adapters pairs), SEEDS, MODEL (models/smollm2 of get_smollm2.sh), OUTPUT_DIR, JOBS (2),
+# TWIN_STEPS, FEW_STEPS, COPY_STEPS, PAIR_STEPS, PAIR_SEEDS. The same call continues. Further flags: `routing-moe train`.
+source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
+ARGS=("$@") && take_data && take --model MODEL "${MODEL:-models/smollm2}"
+take_runs models/pretrained "61 62 63 64 65" && TUNE_SEED=60 JOBS=${JOBS:-2} TOOLS=example_scripts/pretrained
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+PARTS=${PARTS:-tuning twins few adapters pairs}
+TWIN_STEPS=${TWIN_STEPS:-200} FEW_STEPS=${FEW_STEPS:-100} COPY_STEPS=${COPY_STEPS:-40} PAIR_STEPS=${PAIR_STEPS:-400} PAIR_SEEDS=${PAIR_SEEDS:-61 62 63}
+part() { [[ " $PARTS " = *" $1 "* ]]; }
+GYMS=$OUT/gyms
+[ -d "$GYMS" ] || "$PYTHON" $TOOLS/make_gyms.py "$DATA_DIR" "$GYMS"
+
+LORA="--lora_rank 8 --lora_alpha 16" # the scale of all arms is 2
+TEXTS=(--prompt_format chat --system "Give the label or answer." --max_input_length 96 --max_output_length 16)
+SCORED=(--mixed_precision bf16 --num_beams 1 --scoring rank --measures answer_loss rank_accuracy)
+train() { # STEPS BATCH RATE SEED FOLDER FLAGS ...
+    run "$5/$SCORES" routing-moe train --resume --model "$MODEL" --expert_kind lora $LORA "${TEXTS[@]}" "${SCORED[@]}" \
+        --micro_batch_overhead 1000 --select_by answer_loss ${KEEP---no_text_vectors} --train_batch_size "$2" \
+        --gradient_accumulation_steps 1 --total_steps "$1" --eval_period "$1" --learning_rate "$3" --seed "$4" \
+        --output_dir "$5" "${@:6}" "${ARGS[@]}"
+}
+declare -A FLAGS=(
+    [one_16]="--num_experts 1 --lora_rank 16 --lora_alpha 32"
+    [one_128]="--num_experts 1 --lora_rank 128 --lora_alpha 256"
+    [true_groups]="--task_routes GYM/true.json"
+    [random_groups]="--task_routes random:GYM/true.json"
+    [per_task]="--task_routes tasks"
+)
+arm() { # NAME GYM STEPS RATE SEED FOLDER
+    train "$3" 16 "$4" "$5" "$6" --train_dir "$2" ${FLAGS[$1]//GYM/$2}
+}
+
+# ---- rates, by two other pairs of twins
+RATES="3e-4 1e-3 3e-3"
+if part tuning; then
+    for name in one_16 one_128 true_groups random_groups per_task; do for rate in $RATES; do
+        arm $name "$GYMS/twins_tuning" 100 "$rate" $TUNE_SEED "$OUT/tuning/$name/$rate"
+    done; done | in_parallel
+fi
+declare -A RATE=()
+while read -r name rate; do RATE[$name]=$rate; done < <("$PYTHON" $TOOLS/study.py rates "$OUT/tuning")
+
+# ---- twins: seeds in order, so that fewer seeds, if time ends, are not chosen by results
+arms_of() { # GYM STEPS SEED NAME ...
+    for name in "${@:4}"; do
+        arm "$name" "$GYMS/$1" "$2" "${RATE[$name]}" "$3" "$OUT/$1/$name/seed$3"
+    done
+}
+unseen_of() { # RUN: 8 tasks by 16 rows, along the route, or of one expert under the name, of lowest loss
+    local file=$1/best/by_loss-${UNSEEN#*/}
+    case $1 in
+        */one_*) run "$file" "$PYTHON" $TOOLS/study.py names "$1" "$GYMS/twins" ;;
+        *) run "$file" routing-moe train --do_predict --predict_split test --task_routes lowest_loss --prefix by_loss- \
+            --measures answer_loss rank_accuracy --output_dir "$1" ;;
+    esac
+}
+if part twins; then
+    for seed in $SEEDS; do
+        arms_of twins "$TWIN_STEPS" "$seed" per_task true_groups one_16 random_groups one_128
+    done | in_parallel
+    for seed in $SEEDS; do
+        own=$OUT/twins/per_task/seed$seed
+        run "$own/transfer/groups.json" routing-moe transfer "$own"
+    done | in_parallel
+    for seed in $SEEDS; do # with the rate of groups whose tasks need not fit
+        train "$TWIN_STEPS" 16 "${RATE[random_groups]}" "$seed" "$OUT/twins/cross_loss/seed$seed" \
+            --train_dir "$GYMS/twins" --task_routes "$OUT/twins/per_task/seed$seed/transfer/groups.json"
+    done | in_parallel
+    for seed in $SEEDS; do for name in per_task true_groups one_16 random_groups one_128 cross_loss; do
+        unseen_of "$OUT/twins/$name/seed$seed"
+    done; done | in_parallel
+fi
+if part few; then
+    for seed in $SEEDS; do arms_of few "$FEW_STEPS" "$seed" per_task true_groups random_groups one_16; done | in_parallel
+fi
+
+# ---- adapters that exist, and 16 rows of an unseen task
+copies() { # GYM GRID: of each copy, what each method makes of its rows
+    for table in "$GYMS/$1"/tables/*-[123].jsonl; do
+        name=$(basename "$table" .jsonl)
+        run "$OUT/copies/$name.csv" "$PYTHON" $TOOLS/study.py copy "$OUT" "$name" "$MODEL" "$COPY_STEPS" "$2"
+    done
+}
+if part adapters; then
+    pool=$OUT/pool adapters=$OUT/adapters
+    KEEP="" train "$PAIR_STEPS" 16 "${RATE[per_task]}" $TUNE_SEED "$pool" --train_dir "$GYMS/adapters" --no_prefix \
+        --task_routes tasks | in_parallel
+    run "$adapters" routing-moe export --checkpoint "$pool" --adapters --output_dir "$adapters" | in_parallel
+    run "$OUT/ties/best" routing-moe average --runs "$pool" --merger ties --density 0.2 --output_dir "$OUT/ties/best" | in_parallel
+    copies unseen_tuning '{"mixed": [0.03, 0.1, 0.3], "new": [3e-4, 1e-3, 3e-3], "tuned": [3e-4, 1e-3, 3e-3]}' | in_parallel
+    copies unseen "$("$PYTHON" $TOOLS/study.py grid "$OUT")" | in_parallel
+fi
+
+# ---- pairs: each of 8 tasks alone, and in a joint expert with each other
+if part pairs; then
+    run "$OUT/pool/transfer/groups.json" routing-moe transfer "$OUT/pool" | in_parallel
+    for method in text gradient; do
+        run "$OUT/vectors/$method/meta.json" routing-moe vectors $method --train_dir "$GYMS/adapters" --tasks train \
+            --model "$MODEL" --max_input_length 96 --quiet --output_dir "$OUT/vectors/$method"
+    done | in_parallel
+    for seed in $PAIR_SEEDS; do
+        train "$PAIR_STEPS" 16 "${RATE[per_task]}" "$seed" "$OUT/pairs/seed$seed" --train_dir "$GYMS/pairs" --no_prefix \
+            --task_routes "$GYMS/pairs/experts.json"
+    done | in_parallel
+fi
+exit "$FAILED"
