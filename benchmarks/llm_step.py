@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import measuring
 from benchmarks.measuring import MEASURED
-from dataloader.encoding import EncodedExamples, Ragged
+from dataloader.encoded import EncodedExamples, Ragged
 from routing_moe import RoutedModel
 from routing_moe.config.choices import BASE_DTYPES
 from routing_moe.config.flags import AT_LEAST_1

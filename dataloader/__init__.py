@@ -8,12 +8,13 @@ labels.py         labels of tasks from a CSV file              templates.py    p
 task_sampling.py  share of each task in training               errors.py       InputError
 jsonfile.py       JSON with clear errors                       progress.py     bars and lines of progress
 atomic_files.py   atomic writes, locks of folders              checksums.py    SHA-256 of files
-executor.py       calls in worker processes
+executor.py       calls in worker processes                    encoded.py      arrays of token ids
 building/         builds CrossFit's gym and a user's tasks     recipes/        its 160 tasks and their prompts
 """
 
 from dataloader.batching import answer_choices, assign_to_ranks, micro_batches, step_examples
-from dataloader.encoding import EncodedExamples, TextFormat, encode
+from dataloader.encoded import EncodedExamples
+from dataloader.encoding import TextFormat, encode
 from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Example, Gym
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, evaluate

@@ -1,24 +1,22 @@
 """Converts examples to token ids: " [task_name] input" for the encoder, " answer" for the decoder.
 
 A decoder-only model reads both as one sequence: the input, which does not end, then the answer, which does.
-Token ids are one flat int32 array with offsets. Padding is added per batch, to its longest text.
 """
 
 import re
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 from jinja2 import TemplateError  # which torch needs, too
 
+from dataloader.encoded import EncodedExamples, EncodedOptions, Ragged, offsets_of
 from dataloader.errors import InputError, did_you_mean, in_brief
 from dataloader.gym import Example
 from dataloader.progress import ProgressBar
 from dataloader.task_files import Turns, trimmed
 
-IGNORED_LABEL = -100  # the label value that the losses of torch and transformers ignore
 TEXTS_PER_CALL = 4096  # bounds the Python lists that the tokenizer returns
 HIDDEN_NAME = "task"  # replaces every task name with hide_task_names
 PROGRESS_FROM = 20_000  # texts; fewer are tokenized too quickly for a progress bar
@@ -93,181 +91,6 @@ class TextFormat:
 # ---------------------------------------------------------------------------- ragged rows
 
 
-@dataclass(frozen=True, eq=False)
-class Ragged:
-    """Rows of different lengths: row i is `flat[offsets[i]:offsets[i + 1]]`."""
-
-    flat: np.ndarray
-    offsets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.flat[self.offsets[index] : self.offsets[index + 1]]
-
-    @classmethod
-    def of(cls, rows: Sequence[np.ndarray]) -> "Ragged":
-        return cls(np.concatenate([np.zeros(0, dtype=np.int32), *rows]), _offsets(list(map(len, rows))))
-
-    @classmethod
-    def joined(cls, parts: Sequence["Ragged"]) -> "Ragged":
-        """Returns the rows of all parts, one part after the other."""
-        flat = [part.flat for part in parts] or [np.zeros(0, dtype=np.int32)]
-        return cls(np.concatenate(flat), _joined_offsets([part.offsets for part in parts]))
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.offsets)
-
-    def subset(self, indices: np.ndarray) -> "Ragged":
-        """Returns the given rows, in this order."""
-        return Ragged.of([self[i] for i in indices])
-
-    def padded(
-        self, indices: np.ndarray, fill: int, width: int | None = None, at_left: bool = False
-    ) -> np.ndarray:
-        """Returns the given rows as int64 (len(indices), width), padded on one side; None: the longest."""
-        lengths = self.lengths[indices]
-        width = lengths.max(initial=0) if width is None else width
-        block = np.full((len(indices), width), fill, dtype=np.int64)
-        for row, index, length in zip(block, indices, lengths, strict=True):
-            start = width - length if at_left else 0
-            row[start : start + length] = self[index]
-        return block
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedExamples:
-    """N tokenized examples. The outputs of example i are `first_output[i]` to `first_output[i + 1]` - 1.
-
-    decoder_only: whether a batch has each input and its answer as one sequence.
-    """
-
-    sources: Ragged
-    outputs: Ragged
-    first_output: np.ndarray
-    task_ids_N: np.ndarray
-    decoder_only: bool = False
-
-    @classmethod
-    def joined(cls, parts: Sequence["EncodedExamples"]) -> "EncodedExamples":
-        """Returns the examples of all parts, one part after the other; at least one."""
-        sources = Ragged.joined([part.sources for part in parts])
-        outputs = Ragged.joined([part.outputs for part in parts])
-        first_output = _joined_offsets([part.first_output for part in parts])
-        task_ids_N = np.concatenate([part.task_ids_N for part in parts])
-        return cls(sources, outputs, first_output, task_ids_N, parts[0].decoder_only)
-
-    def subset(self, indices: np.ndarray) -> "EncodedExamples":
-        """Returns the given examples, in this order."""
-        starts, counts = self.first_output[indices], self.n_outputs_N[indices]
-        outputs = np.concatenate([np.arange(0), *map(np.arange, starts, starts + counts)])
-        tokens = self.sources.subset(indices), self.outputs.subset(outputs)
-        return EncodedExamples(*tokens, _offsets(counts), self.task_ids_N[indices], self.decoder_only)
-
-    def __len__(self) -> int:
-        return len(self.task_ids_N)
-
-    @property
-    def source_lengths_N(self) -> np.ndarray:
-        """Number of tokens of each input, special tokens included."""
-        return self.sources.lengths
-
-    @property
-    def target_lengths_N(self) -> np.ndarray:
-        """Number of tokens of each example's first accepted output."""
-        return self.outputs.lengths[self.first_output[:-1]]
-
-    @property
-    def n_outputs_N(self) -> np.ndarray:
-        """Number of accepted outputs of each example, at least 1."""
-        return np.diff(self.first_output)
-
-    def target_lengths(self, indices, answer_choice=None) -> np.ndarray:
-        """Returns the number of tokens of each example's chosen output; `answer_choice` as for `collate`."""
-        return self.outputs.lengths[self._chosen(np.asarray(indices), answer_choice)]
-
-    def lengths(self, indices=None, answer_choice=None) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the numbers of tokens of the examples' inputs and chosen outputs; None: of all examples.
-
-        Of a decoder-only model, those of the joint sequences, and zeros.
-        """
-        indices = np.arange(len(self)) if indices is None else np.asarray(indices)
-        sources, targets = self.source_lengths_N[indices], self.target_lengths(indices, answer_choice)
-        return (sources + targets, 0 * targets) if self.decoder_only else (sources, targets)
-
-    def fingerprint(self) -> int:
-        """Returns a checksum of all tokens, answers and tasks, to detect changed data."""
-        arrays = (self.sources.flat, self.sources.offsets, self.outputs.flat, self.outputs.offsets)
-        checksum = 0
-        for array in (*arrays, self.first_output, self.task_ids_N):
-            checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
-        return checksum
-
-    def collate(self, indices, answer_choice=None, *, pad_token_id: int, widths=(None, None)) -> dict:
-        """Returns one batch of torch LongTensors, padded to its longest input and output, or to `widths`.
-
-        input_ids and attention_mask (b, S), labels (b, T) with IGNORED_LABEL as padding, task_ids (b,). Of a
-        decoder-only model all are (b, S): inputs with their answers; only tokens of answers are labels.
-        answer_choice: the index of each example's target among its accepted outputs; None: the first output.
-        """
-        import torch  # imported here, so that checks of files and flags do not wait for it
-
-        indices = np.asarray(indices, dtype=np.int64)
-        chosen = self._chosen(indices, answer_choice)
-        if self.decoder_only:
-            pairs = [self.sources.subset(indices), self.outputs.subset(chosen)]
-            batch = _joint_sequences(*pairs, pad_token_id, widths[0])
-        else:
-            batch = _padded_with_mask(self.sources, indices, pad_token_id, widths[0])
-            batch["labels"] = self.outputs.padded(chosen, IGNORED_LABEL, widths[1])
-        batch["task_ids"] = self.task_ids_N[indices]
-        return {name: torch.from_numpy(array) for name, array in batch.items()}
-
-    def prompts(self, indices, *, pad_token_id: int, at_left: bool = False) -> dict:
-        """Returns input_ids and attention_mask (b, S) of inputs without answers. at_left: the padding."""
-        import torch
-
-        batch = _padded_with_mask(self.sources, np.asarray(indices), pad_token_id, None, at_left)
-        return {name: torch.from_numpy(array) for name, array in batch.items()}
-
-    def _chosen(self, indices: np.ndarray, answer_choice) -> np.ndarray:
-        first = self.first_output[indices]
-        if answer_choice is None:
-            return first
-        choice = np.asarray(answer_choice, dtype=np.int64)
-        if ((choice < 0) | (choice >= self.n_outputs_N[indices])).any():
-            raise IndexError(f"answer choices {choice} of {self.n_outputs_N[indices]} outputs")
-        return first + choice
-
-
-def _padded_with_mask(rows: Ragged, indices, pad: int, width: int | None, at_left: bool = False) -> dict:
-    input_ids = rows.padded(indices, pad, width, at_left)
-    positions, lengths = np.arange(input_ids.shape[1]), rows.lengths[indices][:, None]
-    is_real = positions >= input_ids.shape[1] - lengths if at_left else positions < lengths
-    return {"input_ids": input_ids, "attention_mask": is_real.astype(np.int64)}
-
-
-def _joint_sequences(sources: Ragged, answers: Ragged, pad: int, width: int | None) -> dict:
-    """Returns the batch of sources with answers after them. Labels are found by lengths alone."""
-    rows = [part for i in range(len(sources)) for part in (sources[i], answers[i])]
-    joint = Ragged(np.concatenate(rows), _offsets(sources.lengths + answers.lengths))
-    batch = _padded_with_mask(joint, np.arange(len(joint)), pad, width)
-    positions = np.arange(batch["input_ids"].shape[1])
-    is_answer = (positions >= sources.lengths[:, None]) & (batch["attention_mask"] == 1)
-    batch["labels"] = np.where(is_answer, batch["input_ids"], IGNORED_LABEL)
-    return batch
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedOptions:
-    """Tokenized options: those of example i are the rows `rows[i]` of `tokens`; equal ones share a row."""
-
-    tokens: Ragged
-    rows: list[np.ndarray]
-
-
 # ---------------------------------------------------------------------------- tokenization
 
 
@@ -289,7 +112,7 @@ def encode(
     return EncodedExamples(
         sources=_tokenize(sources, tokenizer, text_format, "inputs", [each.before for each in examples]),
         outputs=_tokenize(targets, tokenizer, text_format, "outputs"),
-        first_output=_offsets(n_outputs),
+        first_output=offsets_of(n_outputs),
         task_ids_N=np.array([task_ids[example.task] for example in examples], dtype=np.int64),
         decoder_only=text_format.decoder_only,
     )
@@ -423,12 +246,3 @@ def around_message(tokenizer, turns: Sequence[dict] = ()) -> tuple[list, str, li
     if whole[: len(message)] == message:  # else a token has a part of both
         after = whole[len(message) :]
     return tokens, fill(lead), after
-
-
-def _offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-
-
-def _joined_offsets(parts: Sequence[np.ndarray]) -> np.ndarray:
-    lengths = [np.diff(offsets) for offsets in parts] or [np.zeros(0, dtype=np.int64)]
-    return _offsets(np.concatenate(lengths))

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
 from dataloader import Example, Gym, TextFormat
-from dataloader.encoding import EncodedOptions
+from dataloader.encoded import EncodedOptions
 from routing_moe.evaluation import option_ranking as ranking
 from routing_moe.evaluation.batches import routes_of_file
 from routing_moe.evaluation.route_losses import losses_of_files

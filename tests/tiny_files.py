@@ -6,7 +6,7 @@ from accelerate.state import AcceleratorState
 from tiny_steps import encoded, ragged
 
 from dataloader import Example
-from dataloader.encoding import EncodedOptions
+from dataloader.encoded import EncodedOptions
 from routing_moe.evaluation.scored_files import TaskFile
 
 LONGEST = 9  # tokens of an answer

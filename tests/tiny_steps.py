@@ -9,7 +9,7 @@ from tiny_runs import typed
 from torch.nn import functional as F
 from transformers.models.bart.modeling_bart import shift_tokens_right
 
-from dataloader.encoding import EncodedExamples, Ragged
+from dataloader.encoded import EncodedExamples, Ragged
 from routing_moe.config.flags import parse
 from routing_moe.config.train import TrainSettings, train_settings
 

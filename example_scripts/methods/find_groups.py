@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also without installation
 
-from dataloader.encoding import EncodedExamples, encode
+from dataloader.encoded import EncodedExamples
+from dataloader.encoding import encode
 from dataloader.errors import InputError
 from dataloader.gym import Example, Gym
 from routing_moe.analysis.transfer import write_groups

@@ -17,7 +17,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
 from dataloader.batching import assign_to_ranks, micro_batches, overhead_on
-from dataloader.encoding import EncodedExamples
+from dataloader.encoded import EncodedExamples
 from routing_moe.evaluation.scored_files import Decoding, Pool, TaskFile, prompts_of
 from routing_moe.io.main_process import on_main
 from routing_moe.model.selection import random_one_hot

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, StoppingCriteria
 
-from dataloader.encoding import IGNORED_LABEL, Ragged
+from dataloader.encoded import IGNORED_LABEL, Ragged
 from routing_moe.model.beams import CACHE_ARGUMENT
 from routing_moe.model.loss import example_losses, with_targets
 

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from dataloader.encoding import EncodedExamples
+from dataloader.encoded import EncodedExamples
 from dataloader.progress import ProgressBar
 from routing_moe.evaluation.batches import (
     ExampleRoutes,

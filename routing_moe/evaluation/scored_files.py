@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from torch import Tensor
 
-from dataloader.encoding import EncodedExamples, EncodedOptions, Ragged, TextFormat, encode, encode_options
+from dataloader.encoded import EncodedExamples, EncodedOptions, Ragged
+from dataloader.encoding import TextFormat, encode, encode_options
 from dataloader.gym import Example, Gym, evenly_spread
 from dataloader.options import OptionSource, find_options
 from routing_moe.config.finetune import FinetuneSettings

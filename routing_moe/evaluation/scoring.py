@@ -18,7 +18,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
-from dataloader.encoding import IGNORED_LABEL
+from dataloader.encoded import IGNORED_LABEL
 from dataloader.errors import problem_context
 from dataloader.metrics import evaluate
 from dataloader.progress import ProgressBar

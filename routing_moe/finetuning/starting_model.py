@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dataloader.encoding import EncodedExamples
+from dataloader.encoded import EncodedExamples
 from dataloader.gym import Gym
 from routing_moe.checkpoints.find import SavedMixture, find_start
 from routing_moe.checkpoints.tokenizer_files import load_start_tokenizer

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from dataloader.encoding import IGNORED_LABEL
+from dataloader.encoded import IGNORED_LABEL
 
 
 def token_losses(logits_KV: Tensor, targets_K: Tensor, label_smoothing=0.0, reduction="none") -> Tensor:

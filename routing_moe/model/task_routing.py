@@ -14,7 +14,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from dataloader.atomic_files import final_path
-from dataloader.encoding import IGNORED_LABEL
+from dataloader.encoded import IGNORED_LABEL
 from dataloader.errors import InputError, in_short
 from routing_moe.config.choices import has_parameters, kind_of
 from routing_moe.io.transfer import sent

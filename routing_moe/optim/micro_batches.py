@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dataloader.batching import OVERHEAD_TOKENS, micro_batches, overhead_on
-from dataloader.encoding import IGNORED_LABEL, EncodedExamples
+from dataloader.encoded import IGNORED_LABEL, EncodedExamples
 from routing_moe.config.choices import ROUTING_BART
 from routing_moe.config.shared import StepSettings
 from routing_moe.io.transfer import sent

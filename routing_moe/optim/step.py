@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dataloader.batching import answer_choices, assign_to_ranks, step_examples
-from dataloader.encoding import EncodedExamples
+from dataloader.encoded import EncodedExamples
 from dataloader.progress import ProgressBar
 from dataloader.task_sampling import TaskMixture
 from routing_moe.config.shared import StepSettings

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from dataloader.encoding import EncodedExamples
+from dataloader.encoded import EncodedExamples
 from routing_moe.model.route_clusters import groups_of_equal_rows, nearest_cluster, single_experts
 from routing_moe.model.selection import noise_free_routes
 from routing_moe.model.task_routing import TaskVectors

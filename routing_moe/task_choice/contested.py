@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dataloader.atomic_files import write_text
-from dataloader.encoding import EncodedExamples
+from dataloader.encoded import EncodedExamples
 from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 

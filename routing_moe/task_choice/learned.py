@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from dataloader.encoding import EncodedExamples, encode
+from dataloader.encoded import EncodedExamples
+from dataloader.encoding import encode
 from dataloader.errors import counted
 from routing_moe.config.shared import StepSettings
 from routing_moe.evaluation.route_losses import losses_along

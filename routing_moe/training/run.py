@@ -11,7 +11,8 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from dataloader.atomic_files import write_text
-from dataloader.encoding import EncodedExamples, encode
+from dataloader.encoded import EncodedExamples
+from dataloader.encoding import encode
 from routing_moe.checkpoints.find import checkpoint_to_resume
 from routing_moe.checkpoints.start import load_start
 from routing_moe.config.shared import text_settings

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dataloader.atomic_files import flush, write_bytes, write_text
-from dataloader.encoding import EncodedExamples
+from dataloader.encoded import EncodedExamples
 from dataloader.errors import InputError, in_brief, in_short
 from dataloader.ontology import Ontology
 from routing_moe.checkpoints.folder import load_training_state, save_checkpoint

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from dataloader.batching import micro_batches
-from dataloader.encoding import IGNORED_LABEL, EncodedExamples
+from dataloader.encoded import IGNORED_LABEL, EncodedExamples
 from dataloader.errors import InputError
 from routing_moe.io.precision import chosen_precision
 from routing_moe.model.base import is_of_base

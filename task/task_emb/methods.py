@@ -5,7 +5,8 @@ import zlib
 import numpy as np
 import torch
 
-from dataloader.encoding import EncodedExamples, TextFormat, encode
+from dataloader.encoded import EncodedExamples
+from dataloader.encoding import TextFormat, encode
 from dataloader.errors import InputError, in_brief, problem_context
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.shared import step_settings_of, text_problems
