@@ -46,6 +46,6 @@ cat <<EOT
 The routes of cross_loss, a row for each task:   $OUT/routes.png
 Scores, routes and experts:                      $OUT/report.html
 Next: source .venv/bin/activate; routing-moe --help                           all commands
-      bash example_scripts/compare_conflict.sh --small                        all rows contested, 6 minutes
+      CONFLICT=1 bash example_scripts/compare_methods.sh --small              all rows contested, 6 minutes
       bash example_scripts/run_cross_loss_routing.sh --train_dir my_gym       on tasks of your own
 EOT

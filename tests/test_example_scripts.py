@@ -26,7 +26,6 @@ WORDS = {  # what follows a script, where that is not only a gym
     "assemble_experts.sh": f'"colour count" mine {GYM}',
     "build_a_checkpoint2.sh": "--routes_from run",
     "build_gym.sh": "",
-    "compare_conflict.sh": "",
     "compare_methods.sh": "",
     "get_smollm2.sh": "",
     "quickstart.sh": "",
