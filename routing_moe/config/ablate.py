@@ -9,7 +9,7 @@ from dataloader.task_splits import SECTIONS
 from routing_moe.config.choices import FOUND_BY_RULE, PRECISIONS, SCORINGS
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Range, flags_of, group
 from routing_moe.config.plugins import PluginFlags
-from routing_moe.config.shared import GivenTexts
+from routing_moe.config.shared import GivenReading
 from routing_moe.config.train import TrainSettings, train_settings
 from routing_moe.io.hub import folder_of_run, is_on_hub
 from routing_moe.io.run_folder import settings_of_run
@@ -59,7 +59,7 @@ class AblationSettings(PluginFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransferSettings(GivenTexts):
+class TransferSettings(GivenReading):
     program = "routing-moe transfer"
     usage = "RUN [flags, see --help]"
     groups = ("what is compared", "groups", "running")

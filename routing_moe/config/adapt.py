@@ -5,7 +5,7 @@ from pathlib import Path
 
 from routing_moe.config.choices import LORA_TARGETS, PRECISIONS
 from routing_moe.config.flags import AT_LEAST_1, POSITIVE, REQUIRED, SEED, Range, group
-from routing_moe.config.shared import GivenTexts
+from routing_moe.config.shared import GivenReading
 
 MODELS, ROWS, CHOICE = group("models"), group("rows"), group("what is written, and how it is chosen")
 BASE = "(base)"  # the name of the model that low-rank experts share, alone
@@ -14,7 +14,7 @@ CHOOSE, MIX, TUNE = WAYS = ("choose", "mix", "tune")
 
 # fmt: off
 @dataclass(frozen=True, kw_only=True)
-class AdaptSettings(GivenTexts):
+class AdaptSettings(GivenReading):
     program = "routing-moe adapt"
     usage = "--base MODEL --adapters [NAME=]PLACE ... --rows TABLE --output_dir FOLDER [flags, see --help]"
     groups = ("models", "rows", "what is written, and how it is chosen")

@@ -62,8 +62,8 @@ TEXT_SETTINGS = (*LENGTHS, *FORMAT_FLAGS, "num_beams", "no_repeat_ngram_size", "
 
 
 def given_texts(settings) -> dict[str, int | bool | str]:
-    """Returns {name: value} of the text settings that were given on the command line, as `GivenTexts` has."""
-    return {name: value for name in TEXT_SETTINGS if (value := getattr(settings, name)) is not None}
+    """Returns {name: value} of the text settings that were given on the command line."""
+    return {name: value for name in TEXT_SETTINGS if (value := getattr(settings, name, None)) is not None}
 
 
 def _if_given(field: Field) -> tuple:
@@ -73,14 +73,14 @@ def _if_given(field: Field) -> tuple:
     return field.name, field.type | None, dataclass_field(default=None, metadata={"flag": flag})
 
 
-# The same flags for a trained model, which usually says how it reads texts. None: not given.
-GivenTexts = make_dataclass(
-    "GivenTexts",
-    [_if_given(field) for field in fields(TextFlags) if field.name in TEXT_SETTINGS],
-    bases=(PluginFlags,),
-    frozen=True,
-    kw_only=True,
-)
+def _given(name: str, names: tuple[str, ...]) -> type[PluginFlags]:
+    """Returns flags of a trained model, which usually says how it reads texts. None: not given."""
+    found = [_if_given(field) for field in fields(TextFlags) if field.name in names]
+    return make_dataclass(name, found, bases=(PluginFlags,), frozen=True, kw_only=True)
+
+
+GivenTexts = _given("GivenTexts", TEXT_SETTINGS)
+GivenReading = _given("GivenReading", (*LENGTHS, *FORMAT_FLAGS))  # of commands that generate nothing
 
 
 @dataclass(frozen=True, kw_only=True)
