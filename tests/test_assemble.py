@@ -194,11 +194,12 @@ def test_the_sources_are_recorded(layers, low_rank, barts, world):
 
 def test_an_existing_mixture_is_kept_if_it_was_made_of_the_same_models(layers, barts, world, capsys):
     again = [f"{task}={place}" for task, place in barts.items()]
-    for experts, code, words in (
-        (again, 0, "exists already, made from the same sources"),
-        ([*again, f"third={world.bart}"], 2, "{} was made from other sources (experts/third)"),
+    for experts, texts, code, words in (
+        (again, {}, 0, "exists already, made from the same sources"),
+        ([*again, f"third={world.bart}"], {}, 2, "{} was made from other sources (experts/third)"),
+        (again, {"hide_task_names": True}, 2, "{} was made from other sources (hide_task_names)"),
     ):
-        flags = dict(experts=experts, base=world.bart, output_dir=layers, keep_existing=True)
+        flags = dict(experts=experts, base=world.bart, output_dir=layers, keep_existing=True, **texts)
         assert main(typed(flags)) == code
         assert words.format(layers) in "".join(capsys.readouterr())
 

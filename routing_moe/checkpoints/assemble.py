@@ -293,7 +293,8 @@ def write(
     command: list[str],
 ):
     """Writes the checkpoint, atomically, and to `file` what it was made of. The tokenizer is the first's."""
-    described = describe_run(settings.to_dict(), command) | {"made_of": made_of(sources)}
+    described = describe_run(settings.to_dict(), command)
+    described["made_of"] = made_of(sources) | given_texts(settings)
     content = json.dumps(described, indent=1, default=str).encode()
     tokenizer = load_tokenizer(next(iter(sources.values())).place, model.config.vocab_size)
     save_checkpoint(model, tokenizer, settings.output_dir, keep={file: content})

@@ -13,6 +13,7 @@ from routing_moe.checkpoints.merge_stages import check_made_of
 from routing_moe.config.assemble import ASSEMBLED_FILE, AssembleSettings
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import command_line
+from routing_moe.config.shared import given_texts
 from routing_moe.io.logs import start_logging
 
 
@@ -20,7 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     def run(settings: AssembleSettings) -> None:
         sources = models_to_assemble(settings)
         if settings.keeps:
-            return check_made_of(settings.output_dir / ASSEMBLED_FILE, made_of(sources))
+            now = made_of(sources) | given_texts(settings)
+            return check_made_of(settings.output_dir / ASSEMBLED_FILE, now)
         model, notes = assemble(settings, sources)
         start_logging()
         write(settings, model, sources, ASSEMBLED_FILE, command_line(AssembleSettings, argv))
