@@ -9,6 +9,7 @@ study.py copy OUT NAME MODEL STEPS GRID    a copy TASK-1 of an unseen task: loss
 
 import dataclasses
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -30,14 +31,14 @@ from routing_moe.answering.labelled_rows import labelled_rows
 from routing_moe.answering.queries import Query
 from routing_moe.answering.routed import Routed
 from routing_moe.checkpoints.assemble import find_base
-from routing_moe.config.adapt import BASE, MIX, TUNE, AdaptSettings
+from routing_moe.config.adapt import BASE, CHOOSE, MIX, TUNE, AdaptSettings
 from routing_moe.evaluation.route_losses import losses_along
 from routing_moe.results.scores import ScoresFile
 
 MEASURES = ["answer_loss", "rank_accuracy"]
 TEXTS = {"no_prefix": True, "prompt_format": "chat", "system": "Give the label or answer."}
 TEXTS |= {"max_input_length": 96, "max_output_length": 16}
-WAYS = {"mixed": MIX, "new": TUNE, "tuned": TUNE}
+WAYS = {"choose": CHOOSE, "mixed": MIX, "new": TUNE, "tuned": TUNE}
 
 
 def rates(folder: Path) -> None:
@@ -105,14 +106,8 @@ class NoPieces:
 def adaptation(out: Path, table: Path, model: str, how: str, rate: float | None, steps: int) -> Adaptation:
     base, folders = find_base(model), {path.name: path for path in sorted((out / "adapters").glob("*/"))}
     rows = labelled_rows("rows", str(table), "task", "{input}", "{output}")
-    asked = dict(
-        base=model,
-        adapters=tuple(map(str, folders.values())),
-        rows=str(table),
-        output_dir=Path(),
-        task="task",
-    )
-    asked |= dict(how={"choose": "choose"}.get(how) or WAYS[how], rate=rate, steps=steps, lora_rank=8)
+    asked = dict(base=model, adapters=tuple(map(str, folders.values())), rows=str(table), task="task")
+    asked |= dict(how=WAYS[how], rate=rate, steps=steps, lora_rank=8, output_dir=Path())
     asked |= dict(tune_from="new" if how == "new" else "best", mixed_precision="bf16", seed=60)
     return Adaptation(AdaptSettings(**asked), rows, base, folders, TEXTS, NoPieces)
 
@@ -133,27 +128,15 @@ def copy(out: Path, name: str, model: str, steps: int, grid: dict[str, list[floa
     test = labelled_rows("rows", str(tables / f"{task}.jsonl"), "task", "{input}", "{output}")
     table, found = tables / f"{name}.jsonl", []
 
-    def judge(
-        learner: Adaptation, method: str, route_LE, what: str, rate: float | None = None, seconds=0.0
-    ) -> None:
-        loss, right = losses_of(learner, route_LE, test)
-        found.append(
-            dict(
-                name=name,
-                method=method,
-                rate=rate,
-                what=what,
-                loss=loss,
-                rank_accuracy=right,
-                seconds=seconds,
-            )
-        )
+    def judge(learner: Adaptation, method: str, route_LE, what="", rate=None, started=math.nan) -> None:
+        seconds = time.process_time() - started  # of the search; NaN without one
+        found.append((name, method, rate, what, *losses_of(learner, route_LE, test), seconds))
 
     chooser = adaptation(out, table, model, "choose", None, steps)
     started = time.process_time()
     losses_C = chooser.candidate_losses()[0].mean(axis=1)
     best = chooser.candidates[int(losses_C.argmin())]
-    judge(chooser, "lowest_loss", chooser.route(best), best, seconds=time.process_time() - started)
+    judge(chooser, "lowest_loss", chooser.route(best), best, started=started)
     pool = Routed.load(out / "pool", mixed_precision="bf16")
     nearest = pool.task("task", inputs=[row.input for row in chooser.examples])
     expert = int(torch.as_tensor(nearest.route_LE)[0].argmax())
@@ -166,25 +149,18 @@ def copy(out: Path, name: str, model: str, steps: int, grid: dict[str, list[floa
             judge(chooser, "candidate", chooser.route(candidate), candidate)
         mean_LE = sum(map(chooser.route, chooser.candidates[1:])) / (len(chooser.candidates) - 1)
         judge(chooser, "mean", mean_LE, "all adapters")
-        if (merged := out / "ties/best").is_dir():
-            alone = adaptation(out, table, str(merged), "choose", None, steps)
-            judge(alone, "ties", alone.route(BASE), "all adapters")
+        alone = adaptation(out, table, str(out / "ties/best"), "choose", None, steps)
+        judge(alone, "ties", alone.route(BASE), "all adapters")
     for method, tried in grid.items():
         for rate in tried:
             torch.manual_seed(60)
             learner, started = adaptation(out, table, model, method, rate, steps), time.process_time()
             route_LE = learner.learned(np.arange(len(learner.rows)), best)
-            judge(
-                learner,
-                method,
-                route_LE,
-                best if method == "tuned" else "",
-                rate,
-                time.process_time() - started,
-            )
+            judge(learner, method, route_LE, best if method == "tuned" else "", rate, started)
     result = out / "copies" / f"{name}.csv"
     result.parent.mkdir(exist_ok=True)
-    pd.DataFrame(found).to_csv(result.with_suffix(".part"), index=False)
+    columns = ["name", "method", "rate", "what", "loss", "rank_accuracy", "seconds"]
+    pd.DataFrame(found, columns=columns).to_csv(result.with_suffix(".part"), index=False)
     result.with_suffix(".part").rename(result)
 
 
