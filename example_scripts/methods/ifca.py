@@ -5,10 +5,10 @@ copies of one model hardly differ. An expert that no task uses stays as it is.
 """
 
 import numpy as np
-import torch
 from find_groups import Tasks
 
 from routing_moe.evaluation.route_losses import losses_along
+from routing_moe.model.mixtures import routes_of_experts
 from routing_moe.task_choice.transfer import means_by_task
 
 
@@ -17,6 +17,5 @@ def find(tasks: Tasks, groups: int):
     model, N = tasks.model, len(tasks.names)
     if model.config.num_experts == 1:
         return np.random.default_rng(tasks.seed).permutation(N) % groups
-    routes_ELE = torch.eye(model.config.num_experts)[:, None].expand(-1, model.config.num_layers, -1)
-    losses_RE = losses_along(model, tasks.rows, routes_ELE, tasks.routed.accelerator)
+    losses_RE = losses_along(model, tasks.rows, routes_of_experts(model), tasks.routed.accelerator)
     return means_by_task(losses_RE, tasks.rows.task_ids_N, N).argmin(axis=1)

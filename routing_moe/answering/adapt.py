@@ -45,6 +45,7 @@ from routing_moe.io.job_folder import JOB_FILE, JobFolder, keep_same_job
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model.gguf_adapter import architecture_of
 from routing_moe.model.injection import OF_ATTENTION
+from routing_moe.model.mixtures import routes_of_experts
 from routing_moe.optim.step import Stepper
 from routing_moe.results.statistics import bootstrap_interval
 from routing_moe.task_choice.learned import BATCH_SIZE, learn_route
@@ -162,9 +163,7 @@ class Adaptation:
 
     def route(self, name: str) -> Tensor:
         """Returns the route (L, E) of one expert in all layers."""
-        route_LE = torch.zeros(self.model.config.num_layers, len(self.experts), device=self.model.device)
-        route_LE[:, self.experts[name]] = 1
-        return route_LE
+        return routes_of_experts(self.model)[self.experts[name]]
 
     def losses(self, route_LE: Tensor, rows: np.ndarray) -> np.ndarray:
         """Returns the losses of some rows in nats."""

@@ -25,6 +25,7 @@ from routing_moe.model.adapter_files import Factors, factors_of, name_of_base, w
 from routing_moe.model.gguf_adapter import GGUF_FILE, write_gguf
 from routing_moe.model.loading import saved_kind
 from routing_moe.model.loss import projected_at, with_targets
+from routing_moe.model.mixtures import routes_of_experts
 from routing_moe.model.route_clusters import single_experts
 
 log = logging.getLogger("routing_moe")
@@ -99,10 +100,8 @@ def export_adapters(routed, folder: Path, rank=None, as_gguf=False) -> dict[str,
     names = [name or f"expert{expert}" for expert, name in enumerate(own)]
     with replacing_directory(folder) as new:
         base = write_base(routed, new, names[0])
-        for expert, name in enumerate(names):
-            route_LE = torch.zeros(model.config.num_layers, model.config.num_experts, device=model.device)
-            route_LE[:, expert] = 1
-            write_route(routed, route_LE, new / name, base, own[expert], rank, as_gguf)
+        for name, task, route_LE in zip(names, own, routes_of_experts(model), strict=True):
+            write_route(routed, route_LE, new / name, base, task, rank, as_gguf)
     return dict(zip(names, tasks_E, strict=True))
 
 

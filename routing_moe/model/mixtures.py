@@ -78,11 +78,16 @@ def mixture_of(plain: PreTrainedModel, num_experts: int = 1, init_eps: float = 0
     return RoutedModel.from_backbone(plain, num_experts, **fields)
 
 
+def routes_of_experts(mixture) -> Tensor:
+    """Returns the routes (E, L, E) of each expert alone, in all layers."""
+    one_hot_EE = torch.eye(mixture.config.num_experts, device=mixture.device)
+    return one_hot_EE[:, None].repeat(1, mixture.config.num_layers, 1)
+
+
 def weights_of_experts(mixture) -> list[dict[str, Tensor]]:
     """Returns {name in its plain model: weight} of each expert, without the weights that experts share."""
-    L, E = mixture.config.num_layers, mixture.config.num_experts
-    routes = torch.eye(E)[:, None].expand(E, L, E)
-    states = [mixture.to_plain(route_LE, dtype=torch.float32).state_dict() for route_LE in routes]
+    routes_ELE = routes_of_experts(mixture)
+    states = [mixture.to_plain(route_LE, dtype=torch.float32).state_dict() for route_LE in routes_ELE]
     first, second, *_ = states
     own = [name for name, tensor in first.items() if tensor.data_ptr() != second[name].data_ptr()]
     return [{name: state[name] for name in own} for state in states]
