@@ -37,7 +37,8 @@ runs() { # FOLDER SEEDS RATES: with a single rate, that of collect.py if there i
 }
 collect() { [ -n "$DRY_RUN" ] || "$PYTHON" $TOOLS/collect.py "$OUT"; }
 declare -A CHOSEN=()
-for seed in $TUNE_SEEDS $SEEDS; do trial "$seed" 6e-3 "$OUT/base/$seed" base; done | in_parallel # protocols/conflict.md
+# the rate is that of protocols/conflict.md
+for seed in $TUNE_SEEDS $SEEDS; do RESULT="" trial "$seed" 6e-3 "$OUT/base/$seed" base; done | in_parallel
 runs tuning "$TUNE_SEEDS" "$RATES" | in_parallel
 while read -r name rate; do CHOSEN[$name]=$rate; done < <(collect)
 runs runs "$SEEDS" "${RATES%% *}" | in_parallel
