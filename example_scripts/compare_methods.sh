@@ -41,6 +41,17 @@ declare -A CHOSEN=()
 for seed in $TUNE_SEEDS $SEEDS; do RESULT="" trial "$seed" 6e-3 "$OUT/base/$seed" base; done | in_parallel
 runs tuning "$TUNE_SEEDS" "$RATES" | in_parallel
 while read -r name rate; do CHOSEN[$name]=$rate; done < <(collect)
+if [ -n "$TUNE_SEEDS" ] && [ -z "$DRY_RUN" ]; then # only what could be tuned goes on
+    tuned=
+    for name in $METHODS; do
+        if [ -n "${CHOSEN[$name]:-}" ]; then
+            tuned+=" $name"
+        else
+            echo "$name: no rate has a score on all gyms of TUNE_SEEDS" >&2 && FAILED=1
+        fi
+    done
+    METHODS=${tuned# } && [ -n "$METHODS" ] || exit 1
+fi
 runs runs "$SEEDS" "${RATES%% *}" | in_parallel
 [ -z "${RESULT:-}" ] || { collect && exit "$FAILED"; }
 for seed in $SEEDS; do for name in $METHODS; do

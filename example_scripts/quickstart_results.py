@@ -8,6 +8,7 @@ Writes table.csv, the mean scores over tasks, beside the runs.
 
 import argparse
 import dataclasses
+import math
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 
 from dataloader import Gym, evaluate
 from dataloader.encoding import encode
+from dataloader.errors import InputError
 from dataloader.jsonfile import load_json_object
 from dataloader.task_splits import load_split
 from routing_moe import Routed
@@ -49,7 +51,12 @@ def scores_of(run: Path) -> dict[str, float]:
 
 
 def borrowed_names(bart: Routed, gym: Gym, names: list[str], unseen: list[str]) -> dict[str, str]:
-    """Returns {unseen task: the train task under whose name its labelled rows have the lowest loss}."""
+    """Returns {unseen task: the train task under whose name its labelled rows have the lowest loss}.
+
+    names: of the train tasks. Raises InputError for a model that does not read names.
+    """
+    if bart.text_format.hide_task_names:
+        raise InputError("a model that was trained with --hide_task_names has no names to borrow")
     ids = {name: number for number, name in enumerate(names)}
     the_only_KLE = torch.ones(1, bart.model.config.num_layers, 1)
     found = {}
@@ -62,14 +69,16 @@ def borrowed_names(bart: Routed, gym: Gym, names: list[str], unseen: list[str]) 
     return found
 
 
-def borrowed_score(bart: Routed, gym: Gym, names: list[str], unseen: list[str]) -> float:
-    """Returns the mean score of one BART on unseen tasks, each read under the name that fits its rows."""
-    scores = []
+def borrowed_scores(bart: Routed, gym: Gym, names: list[str], unseen: list[str]) -> pd.DataFrame:
+    """Returns a row of eval-*-performance.csv for each unseen task, read under its borrowed name."""
+    found = []
     for task, name in borrowed_names(bart, gym, names, unseen).items():
-        rows = gym.examples(task, "test", "first")
+        rows, metric = gym.examples(task, "test", "first"), gym.metric(task)
         answers = bart.answer(name, [row.input for row in rows])
-        scores.append(evaluate(answers, [row.outputs for row in rows], gym.metric(task)))
-    return sum(scores) / len(scores)
+        score = evaluate(answers, [row.outputs for row in rows], metric)
+        found.append((task, rows[0].sample, metric, score, len(rows), math.nan))
+    columns = ["task_prefix", "sample", "metric", "performance", "n", "constant"]
+    return pd.DataFrame(found, columns=columns)
 
 
 def score_table(folder: Path, borrowed: float) -> pd.DataFrame:
@@ -132,7 +141,7 @@ def main(folder: Path, gym_folder: Path) -> None:
     skill_of = load_json_object(gym.folder / "skill_routes.json", "the skills of a conflict gym")
     skill_of = {task: skill_of[task] for task in split.train}
     bart, mixture = Routed.load(folder / "one_bart_flops"), Routed.load(folder / "cross_loss")
-    table = score_table(folder, borrowed_score(bart, gym, split.train, split.test))
+    table = score_table(folder, borrowed_scores(bart, gym, split.train, split.test)["performance"].mean())
     table.to_csv(folder / "table.csv", index_label="variant")
     print(markdown_table(table.rename_axis("variant")), end="\n\n")
     groups = load_json_object(folder / "cross_loss/deltas/transfer/groups.json", "the groups of transfer")

@@ -20,8 +20,10 @@ import find_groups
 import grad_tag
 import lora_retriever
 import mbc
+import quickstart_results
 from find_groups import Tasks
 
+from dataloader.errors import InputError
 from routing_moe.model.lora import is_of_expert
 from routing_moe.results.run_cost import read_cost
 
@@ -217,9 +219,16 @@ def test_one_model_reads_unseen_tasks_under_the_name_of_lowest_loss(dense):
         rows = find_groups.encode(renamed, tasks.routed.tokenizer, tasks.routed.text_format, {name: 0})
         losses[name] = -sum(log_p_of(tasks.model, rows, n).item() for n in range(len(few)))
     best = min(losses, key=losses.get)
-    assert names.borrowed_names(tasks.routed, tasks.gym, tasks.names, ["plural"]) == {"plural": best}
+    assert quickstart_results.borrowed_names(tasks.routed, tasks.gym, tasks.names, ["plural"]) == {
+        "plural": best
+    }
     names.main(str(dense))
     assert list(pd.read_csv(dense / names.SCORES.path)["task_prefix"]) == ["plural"]
+
+
+def test_a_model_without_task_names_borrows_none(world):
+    with pytest.raises(InputError, match="hide_task_names has no names to borrow"):
+        names.main(str(world.run("nameless", num_experts=1, hide_task_names=True)))
 
 
 # ---- tables

@@ -9,33 +9,29 @@ tasks in best/, with the prefix names-.
 import sys
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from find_groups import Tasks
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also without installation
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quickstart_results import borrowed_names
+from quickstart_results import borrowed_scores
 
-from dataloader.metrics import evaluate
+from dataloader.gym import Gym
 from dataloader.task_splits import load_split
+from routing_moe import Routed
+from routing_moe.config.console import reporting_errors
+from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.scores import ScoresFile
 
 SCORES = ScoresFile(section="test", prefix="names-")
 
 
 def main(run: str) -> None:
-    tasks, found = Tasks.of_run(run, seed=0), []
-    gym, routed = tasks.gym, tasks.routed
+    gym, routed = Gym(load_run_settings(Path(run))["train_dir"]), Routed.load(run)
     unseen = load_split(gym.folder / "split.json").test
-    for task, name in borrowed_names(routed, gym, tasks.names, unseen).items():
-        rows = gym.examples(task, "test", "first")
-        answers = routed.answer(name, [row.input for row in rows])
-        score = evaluate(answers, [row.outputs for row in rows], gym.metric(task))
-        found.append((task, rows[0].sample, gym.metric(task), score, len(rows), np.nan))
-    columns = ["task_prefix", "sample", "metric", "performance", "n", "constant"]
-    pd.DataFrame(found, columns=columns).to_csv(Path(run) / SCORES.path)
+    table = borrowed_scores(routed, gym, routed.model.config.trained_tasks, unseen)
+    table.to_csv(Path(run) / SCORES.path)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    with reporting_errors() as result:
+        main(*sys.argv[1:])
+    sys.exit(result.exit_code)

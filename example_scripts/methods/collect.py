@@ -3,7 +3,8 @@
     python example_scripts/methods/collect.py models/compare_methods/conflict0.5
 
 rates.csv: a row for each method and rate of FOLDER/tuning/METHOD/RATE/seedN, its mean dev score over n gyms;
-chosen: the best of the rates with a score on all gyms. methods.csv: a row for each FOLDER/runs/METHOD/seedN.
+chosen: the best of the rates with a score on all gyms that any method was tried on. methods.csv: a row for
+each FOLDER/runs/METHOD/seedN.
 """
 
 import math
@@ -39,8 +40,7 @@ def rates(folder: Path) -> pd.DataFrame:
     ]
     table = pd.DataFrame(trials, columns=["method", "rate", "dev"])
     table = table.groupby(["method", "rate"], as_index=False).agg(dev=("dev", "mean"), n=("dev", "count"))
-    most = table.groupby("method")["n"].transform("max")
-    best = table[(table["n"] == most) & (most > 0)].groupby("method")["dev"].idxmax()
+    best = table[(table["n"] == table["n"].max()) & (table["n"] > 0)].groupby("method")["dev"].idxmax()
     return table.assign(chosen=table.index.isin(best))
 
 
