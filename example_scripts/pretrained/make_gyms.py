@@ -2,10 +2,11 @@
 
     python example_scripts/pretrained/make_gyms.py data/gym models/pretrained/gyms
 
-twins, few     16 train tasks: eight tasks under opaque names, each with a twin whose labels are permuted, and
-               eight unseen ones (four pairs, 16 train rows); few has 32 train rows of each train task.
-               true.json: the group of each task: 0 with its labels, 1 with permuted ones.
-twins_tuning   two other pairs.
+twins, few     16 train tasks: eight tasks under opaque names, each with a twin of other train rows, whose
+               labels are in reverse order, and eight unseen ones (four pairs, 16 train rows); few has 32
+               train rows of each train task. true.json: a task's group: 0 with its labels, 1 reversed.
+               random-SEED.json: groups of equal size that separate half of the pairs.
+twins_tuning   four other pairs; their test rows are not used.
 adapters       16 train tasks with their names and labels.
 unseen         eight other tasks, three copies of each with 16 train rows: TASK-1, TASK-2, TASK-3.
 unseen_tuning  two other tasks, a copy of each.
@@ -13,13 +14,16 @@ pairs          the tasks of PAIRED once, and once for each pair: TASK and TASK+O
                of each, alone or with the other of its pair.
 
 The rows of all samples are pooled, and equal inputs are in one file. Test rows are of the test files, each
-label equally often as far as there are rows.
+label equally often as far as there are rows, without those that are a part of a train row of any task, or
+have one as a part.
 Also TASK.jsonl of the 16 rows and of the test rows, for `routing-moe adapt`.
 """
 
 import itertools
 import json
+import os
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -27,11 +31,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also without ins
 
 from dataloader.gym import Example, Gym
 from dataloader.options import option_source
+from dataloader.progress import ProgressBar
 
 TWINS = ["glue-sst2", "rotten_tomatoes", "emo", "trec", "tweet_eval-sentiment", "tweet_eval-hate", "sms_spam"]
 TWINS += ["financial_phrasebank"]
 UNSEEN_TWINS = ["tweet_eval-emotion", "tweet_eval-offensive", "hate_speech_offensive", "sick"]
-TUNING_TWINS = ["emotion", "ade_corpus_v2-classification"]
+TUNING_TWINS = ["poem_sentiment", "ag_news", "scicite", "tweet_eval-stance_hillary"]
 ADAPTERS = ["rotten_tomatoes", "tweet_eval-sentiment", "emo", "tweet_eval-emotion", "trec", "tweet_eval-hate"]
 ADAPTERS += [
     "tweet_eval-offensive",
@@ -55,6 +60,8 @@ UNSEEN_TUNING = ["hate_speech18", "tweet_eval-stance_feminist"]
 PAIRED = ["rotten_tomatoes", "tweet_eval-sentiment", "emo", "tweet_eval-emotion", "trec", "tweet_eval-hate"]
 PAIRED += ["commonsense_qa", "openbookqa"]
 TRAIN, DEV, TEST, FEW = 128, 24, 60, 16
+SEEDS = range(60, 70)  # of random groups
+LEAST = 20  # characters of a text that counts as a part of another
 Rows = dict[str, list[dict]]  # part of a gym: rows
 
 
@@ -69,7 +76,7 @@ class Pool:
         for example in itertools.chain(*read.values()):
             answers.setdefault(example.input, set()).add(example.outputs)
         used: set[str] = set()
-        self.test = self._in_turn(self._rows(read["test"], answers, used))[:TEST]
+        self.test = self._in_turn(self._rows(read["test"], answers, used))
         self.others = self._rows([*read["train"], *read["dev"]], answers, used)
         random.Random(f"rows of {task}").shuffle(self.others)
 
@@ -84,8 +91,16 @@ class Pool:
             rows.append(row)
         return rows
 
-    def parts(self, train: int = TRAIN, dev: int = 8) -> Rows:
-        return {"train": self.others[DEV:][:train], "dev": self.others[:dev], "test": self.test}
+    def parts(self, train: int = TRAIN, dev: int = 8, twin: int = 0) -> Rows:
+        """Returns other train rows for each twin, 0 or 1."""
+        rows = self.others[DEV:][twin * TRAIN :][:train]
+        return {"train": rows, "dev": self.others[:dev], "test": self.test[:TEST]}
+
+    def keep_new_test_rows(self, known: dict[str, list[str]]) -> None:
+        """Leaves out test rows that are, or have as a part, a train row. known: texts of each task's rows."""
+        own = set(known[self.task])
+        others = [text for task, texts in known.items() if task != self.task for text in texts]
+        self.test = [row for row in self.test if plain(row) not in own and not is_part(plain(row), others)]
 
     def few(self, copy: int = 0) -> Rows:
         """Returns other 16 rows for each copy."""
@@ -99,10 +114,22 @@ class Pool:
         return [row for turn in itertools.zip_longest(*of_labels) for row in turn if row]
 
 
-def permuted(parts: Rows) -> Rows:
-    """Returns the rows with each label replaced by the next one."""
-    next_of = lambda row, label: row["options"][(row["options"].index(label) + 1) % len(row["options"])]  # noqa: E731
-    change = lambda row: row | {"outputs": [next_of(row, row["outputs"][0])]}  # noqa: E731
+def plain(row: dict) -> str:
+    return " ".join(re.findall(r"\w+", row["input"].lower()))
+
+
+def is_part(text: str, others: list[str]) -> bool:
+    long = len(text) >= LEAST
+    return any((long and text in other) or (len(other) >= LEAST and other in text) for other in others)
+
+
+def reversed_labels(parts: Rows) -> Rows:
+    """Returns the rows with the first label for the last one, and so on."""
+
+    def change(row: dict) -> dict:
+        place = row["options"].index(row["outputs"][0])
+        return row | {"outputs": [row["options"][-1 - place]]}
+
     return {part: [change(row) for row in rows] for part, rows in parts.items()}
 
 
@@ -127,25 +154,39 @@ def write_twins(
 ) -> None:
     names = [f"task{n:02}" for n in range(2 * len(train + unseen))]
     random.Random(17).shuffle(names)
-    parts, groups, twin_of = {}, {}, {}
+    parts, twin_of = {}, {}
     for task in train + unseen:
-        own = pools[task].few() if task in unseen else pools[task].parts(rows, dev)
-        for group, its in enumerate((own, permuted(own))):
+        pool = pools[task]
+        both = (
+            [pool.few(), pool.few()] if task in unseen else [pool.parts(rows, dev, twin) for twin in (0, 1)]
+        )
+        for group, its in enumerate((both[0], reversed_labels(both[1]))):
             name = names.pop()
-            parts[name], groups[name], twin_of[name] = its, group, task
-    is_unseen = lambda name: twin_of[name] in unseen  # noqa: E731
-    seen = {name: parts[name] for name in sorted(parts) if not is_unseen(name)}
-    write_gym(folder, seen, {name: parts[name] for name in sorted(parts) if is_unseen(name)})
-    (folder / "true.json").write_text(json.dumps({name: groups[name] for name in seen}, indent=1))
-    (folder / "twins.json").write_text(
-        json.dumps({name: [twin_of[name], groups[name]] for name in parts}, indent=1)
-    )
+            parts[name], twin_of[name] = its, (task, group)
+    of = lambda tasks: {name: parts[name] for name in sorted(parts) if twin_of[name][0] in tasks}  # noqa: E731
+    write_gym(folder, of(train), of(unseen))
+    files = {"twins": twin_of, "true": {name: twin_of[name][1] for name in of(train)}}
+    files |= {f"random-{seed}": random_groups(twin_of, train, seed) for seed in SEEDS}
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1))
+
+
+def random_groups(twin_of: dict[str, tuple[str, int]], train: list[str], seed: int) -> dict[str, int]:
+    """Returns two groups of equal size: half of the pairs are separated, a quarter is in each group."""
+    drawn = random.Random(seed)
+    order = drawn.sample(train, len(train))
+    half, quarter = len(train) // 2, len(train) // 4
+    groups = {task: (flip, 1 - flip) for task in order[:half] for flip in [drawn.randrange(2)]}
+    groups |= {task: (int(n >= quarter),) * 2 for n, task in enumerate(order[half:])}
+    return {name: groups[task][twin] for name, (task, twin) in sorted(twin_of.items()) if task in groups}
 
 
 def write_copies(pools: dict[str, Pool], folder: Path, tasks: list[str], copies: int) -> None:
     parts = {f"{task}-{copy + 1}": pools[task].few(copy) for task in tasks for copy in range(copies)}
     write_gym(folder, parts, {})
-    tables = {name: its["train"] for name, its in parts.items()} | {task: pools[task].test for task in tasks}
+    tables = {name: its["train"] for name, its in parts.items()} | {
+        task: pools[task].test[:TEST] for task in tasks
+    }
     for name, rows in tables.items():
         of_adapt = [{"input": r["input"], "output": r["outputs"][0], "options": r["options"]} for r in rows]
         write_rows(folder / "tables" / f"{name}.jsonl", of_adapt)
@@ -162,9 +203,17 @@ def write_pairs(pools: dict[str, Pool], folder: Path) -> None:
 
 
 def main(source: str, target: str) -> None:
-    gym, folder = Gym(source), Path(target)
+    gym, folder = Gym(source), Path(f"{target}.part")
     wanted = [*TWINS, *UNSEEN_TWINS, *TUNING_TWINS, *ADAPTERS, *UNSEEN, *UNSEEN_TUNING]
     pools = {task: Pool(gym, task) for task in dict.fromkeys(wanted)}
+    known = {task: [plain(row) for row in pool.others] for task, pool in pools.items()}
+    for task, pool in ProgressBar(pools.items(), "test rows", len(pools), unit="task"):
+        before = len(pool.test)
+        pool.keep_new_test_rows(known)
+        counts = (
+            f"{len(pool.others)} rows, {len(pool.test[:TEST])} test rows, {before - len(pool.test)} left out"
+        )
+        print(f"{task}: {counts}; options: {pool.source.name}")
     write_twins(pools, folder / "twins", TWINS, UNSEEN_TWINS, TRAIN)
     write_twins(pools, folder / "few", TWINS, UNSEEN_TWINS, 32)
     write_twins(pools, folder / "twins_tuning", TUNING_TWINS, [], TRAIN, DEV)
@@ -172,8 +221,7 @@ def main(source: str, target: str) -> None:
     write_copies(pools, folder / "unseen", UNSEEN, 3)
     write_copies(pools, folder / "unseen_tuning", UNSEEN_TUNING, 1)
     write_pairs(pools, folder / "pairs")
-    for task, pool in pools.items():
-        print(f"{task}: {len(pool.others)} rows, {len(pool.test)} test rows, options: {pool.source.name}")
+    os.replace(folder, target)  # whole, or not at all
 
 
 if __name__ == "__main__":

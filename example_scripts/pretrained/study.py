@@ -1,7 +1,8 @@
 """The parts of study.sh that no command of routing-moe has.
 
-study.py rates FOLDER                    the rate of lowest mean dev answer loss of FOLDER/ARM/RATE
-study.py names RUN GYM                   one expert on unseen tasks: under the name of lowest loss on 16 rows
+study.py rates FOLDER RATE ...           the rate of lowest mean dev answer loss of FOLDER/ARM/RATE
+study.py unseen RUN GYM                  scores of unseen tasks, each read as the train task, name and route,
+                                         of the lowest loss on 16 rows
 study.py grid OUT                        the rates of lowest mean loss on the copies of unseen_tuning
 study.py copy OUT NAME MODEL STEPS GRID    a copy TASK-1 of an unseen task: losses of its test rows along all
                                          adapters, and along what each method chooses or learns from 16 rows
@@ -21,8 +22,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also without installation
 
-from quickstart_results import borrowed_names
-
 from dataloader.encoding import encode
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
@@ -32,7 +31,7 @@ from routing_moe.answering.queries import Query
 from routing_moe.answering.routed import Routed
 from routing_moe.checkpoints.assemble import find_base
 from routing_moe.config.adapt import BASE, CHOOSE, MIX, TUNE, AdaptSettings
-from routing_moe.evaluation.route_losses import losses_along
+from routing_moe.evaluation.route_losses import losses_of_tasks
 from routing_moe.results.scores import ScoresFile
 
 MEASURES = ["answer_loss", "rank_accuracy"]
@@ -41,7 +40,7 @@ TEXTS |= {"max_input_length": 96, "max_output_length": 16}
 WAYS = {"choose": CHOOSE, "mixed": MIX, "new": TUNE, "tuned": TUNE}
 
 
-def rates(folder: Path) -> None:
+def rates(folder: Path, tried: list[str]) -> None:
     rows = [
         (file.parts[-4], file.parts[-3], pd.read_csv(file)[MEASURES].mean())
         for file in sorted(folder.glob("*/*/best/eval-dev-performance.csv"))
@@ -53,16 +52,13 @@ def rates(folder: Path) -> None:
     if len(table):
         table.round(6).to_csv(folder / "rates.csv", index=False)
     for arm, rate in table.loc[table["chosen"], ["arm", "rate"]].to_numpy():
-        print(arm, rate)
+        if set(tried) <= set(table.loc[table["arm"] == arm, "rate"]):
+            print(arm, rate)
 
 
 def grid(out: Path) -> None:
     copies = [path.stem for path in out.glob("gyms/unseen_tuning/tables/*-1.jsonl")]
-    tables = [
-        pd.read_csv(out / f"copies/{name}.csv") for name in copies if (out / f"copies/{name}.csv").exists()
-    ]
-    if not tables:
-        return print("{}")
+    tables = [pd.read_csv(out / f"copies/{name}.csv") for name in copies]
     table = (
         pd.concat(tables)
         .dropna(subset="rate")
@@ -74,19 +70,22 @@ def grid(out: Path) -> None:
     print(json.dumps({row.method: [row.rate] for row in table[table["chosen"]].itertuples()}))
 
 
-def names(run: str, folder: str) -> None:
+def unseen(run: str, folder: str) -> None:
     gym, routed = Gym(folder), Routed.load(run, mixed_precision="bf16")
-    trained, unseen, found = routed.model.config.task_names, load_split(gym.folder / "split.json").test, []
-    the_only_KLE = torch.ones(1, routed.model.config.num_layers, 1)
-    for task, name in borrowed_names(routed, gym, trained, unseen).items():
-        rows = [dataclasses.replace(row, task=name) for row in gym.examples(task, "test", "first")]
-        encoded = encode(rows, routed.tokenizer, routed.text_format, {name: trained.index(name)})
-        losses = losses_along(routed.model, encoded, the_only_KLE, routed.accelerator)[:, 0]
-        right = are_right(routed.answers(name, [Query(row.input, row.options) for row in rows]), rows)
-        tokens = encoded.target_lengths_N.sum()
-        found.append(
-            (task, f"{task}_0_0", "ACC", right.mean(), len(rows), losses.sum() / tokens, right.mean(), name)
-        )
+    model, names, found = routed.model, routed.model.config.trained_tasks, []
+    ids, routes_KLE = {name: n for n, name in enumerate(names)}, model.routes_for(names)
+    for task in load_split(gym.folder / "split.json").test:
+        few, rows = gym.examples(task, "train", "first"), gym.examples(task, "test", "first")
+        tried = [dataclasses.replace(row, task=name) for name in names for row in few]
+        read = encode(tried, routed.tokenizer, routed.text_format, ids)
+        losses = losses_of_tasks(model, read, routes_KLE, routed.accelerator, task)
+        name = names[losses.reshape(len(names), len(few)).mean(axis=1).argmin()]
+        rows = [dataclasses.replace(row, task=name) for row in rows]
+        read = encode(rows, routed.tokenizer, routed.text_format, ids)
+        losses = losses_of_tasks(model, read, routes_KLE, routed.accelerator, task)
+        right = are_right(routed.answers(name, [Query(row.input, row.options) for row in rows]), rows).mean()
+        loss = losses.sum() / read.target_lengths_N.sum()
+        found.append((task, f"{task}_0_0", "ACC", right, len(rows), loss, right, name))
     columns = ["task_prefix", "sample", "metric", "performance", "n", *MEASURES, "route"]
     table = pd.DataFrame(found, columns=columns)
     table.to_csv(Path(run) / ScoresFile(section="test", prefix="by_loss-").path)
@@ -167,10 +166,10 @@ def copy(out: Path, name: str, model: str, steps: int, grid: dict[str, list[floa
 if __name__ == "__main__":
     command, *words = sys.argv[1:]
     if command == "rates":
-        rates(Path(words[0]))
+        rates(Path(words[0]), words[1:])
     elif command == "grid":
         grid(Path(words[0]))
-    elif command == "names":
-        names(*words)
+    elif command == "unseen":
+        unseen(*words)
     else:
         copy(Path(words[0]), words[1], words[2], int(words[3]), json.loads(words[4]))

@@ -2,7 +2,7 @@
 # Low-rank experts of a pre-trained model: twins of tasks with permuted labels, adapters that exist, pairs of tasks.
 #   bash example_scripts/pretrained/study.sh --train_dir data/gym        plan: docs/results/protocols/pretrained_plan.md
 # Variables: PARTS (tuning twins few adapters pairs), SEEDS, MODEL (models/smollm2 of get_smollm2.sh), OUTPUT_DIR, JOBS (2),
-# TWIN_STEPS, FEW_STEPS, COPY_STEPS, PAIR_STEPS, PAIR_SEEDS. The same call continues. Further flags: `routing-moe train`.
+# TWIN_STEPS, FEW_STEPS, POOL_STEPS, COPY_STEPS, PAIR_STEPS, PAIR_SEEDS. The same call continues. Further flags: `routing-moe train`.
 source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 ARGS=("$@") && take_data && take --model MODEL "${MODEL:-models/smollm2}"
 take_runs models/pretrained "61 62 63 64 65" && TUNE_SEED=60 JOBS=${JOBS:-2} TOOLS=example_scripts/pretrained
@@ -12,7 +12,7 @@ TWIN_STEPS=${TWIN_STEPS:-200} FEW_STEPS=${FEW_STEPS:-100} COPY_STEPS=${COPY_STEP
 PAIR_STEPS=${PAIR_STEPS:-400} PAIR_SEEDS=${PAIR_SEEDS:-61 62 63}
 part() { [[ " $PARTS " = *" $1 "* ]]; }
 GYMS=$OUT/gyms
-[ -d "$GYMS" ] || "$PYTHON" $TOOLS/make_gyms.py "$DATA_DIR" "$GYMS"
+[ -d "$GYMS" ] || { rm -rf "$GYMS.part" && "$PYTHON" $TOOLS/make_gyms.py "$DATA_DIR" "$GYMS"; }
 
 LORA="--lora_rank 8 --lora_alpha 16" # the scale of all arms is 2
 TEXTS=(--prompt_format chat --system "Give the label or answer." --max_input_length 96 --max_output_length 16)
@@ -27,36 +27,33 @@ declare -A FLAGS=(
     [one_16]="--num_experts 1 --lora_rank 16 --lora_alpha 32"
     [one_128]="--num_experts 1 --lora_rank 128 --lora_alpha 256"
     [true_groups]="--task_routes GYM/true.json"
-    [random_groups]="--task_routes random:GYM/true.json"
+    [random_groups]="--task_routes GYM/random-SEED.json"
     [per_task]="--task_routes tasks"
+    [cross_loss]="--task_routes $OUT/twins/per_task/seedSEED/transfer/groups.json"
+    [random_found]="--task_routes random:$OUT/twins/per_task/seedSEED/transfer/groups.json"
 )
 arm() { # NAME GYM STEPS RATE SEED FOLDER
-    train "$3" 16 "$4" "$5" "$6" --train_dir "$2" ${FLAGS[$1]//GYM/$2}
+    local flags=${FLAGS[$1]//GYM/$2}
+    train "$3" 16 "$4" "$5" "$6" --train_dir "$2" ${flags//SEED/$5}
 }
 
-# ---- rates, by two other pairs of twins
+# ---- rates, by four other pairs of twins
 RATES="3e-4 1e-3 3e-3"
 if part tuning; then
-    for name in one_16 one_128 true_groups random_groups per_task; do for rate in $RATES; do
+    for name in ${ARMS:-per_task one_16 true_groups random_groups one_128}; do for rate in $RATES; do
         arm $name "$GYMS/twins_tuning" 100 "$rate" $TUNE_SEED "$OUT/tuning/$name/$rate"
     done; done | in_parallel
 fi
 declare -A RATE=()
-while read -r name rate; do RATE[$name]=$rate; done < <("$PYTHON" $TOOLS/study.py rates "$OUT/tuning")
+while read -r name rate; do RATE[$name]=$rate; done < <("$PYTHON" $TOOLS/study.py rates "$OUT/tuning" $RATES)
+for name in cross_loss random_found; do RATE[$name]=${RATE[random_groups]:-}; done # groups whose tasks need not fit
 
 # ---- twins: seeds in order, so that fewer seeds, if time ends, are not chosen by results
 arms_of() { # GYM STEPS SEED NAME ...
     for name in "${@:4}"; do
+        [ -n "${RATE[$name]:-}" ] || fail "$name: not all rates were tried; run PARTS=tuning to its end"
         arm "$name" "$GYMS/$1" "$2" "${RATE[$name]}" "$3" "$OUT/$1/$name/seed$3"
     done
-}
-unseen_of() { # RUN: 8 tasks by 16 rows, along the route, or of one expert under the name, of lowest loss
-    local file=$1/best/by_loss-${UNSEEN#*/}
-    case $1 in
-        */one_*) run "$file" "$PYTHON" $TOOLS/study.py names "$1" "$GYMS/twins" ;;
-        *) run "$file" routing-moe train --do_predict --predict_split test --task_routes lowest_loss --prefix by_loss- \
-            --measures answer_loss rank_accuracy --output_dir "$1" ;;
-    esac
 }
 if part twins; then
     for seed in $SEEDS; do
@@ -66,12 +63,10 @@ if part twins; then
         own=$OUT/twins/per_task/seed$seed
         run "$own/transfer/groups.json" routing-moe transfer "$own"
     done | in_parallel
-    for seed in $SEEDS; do # with the rate of groups whose tasks need not fit
-        train "$TWIN_STEPS" 16 "${RATE[random_groups]}" "$seed" "$OUT/twins/cross_loss/seed$seed" \
-            --train_dir "$GYMS/twins" --task_routes "$OUT/twins/per_task/seed$seed/transfer/groups.json"
-    done | in_parallel
-    for seed in $SEEDS; do for name in per_task true_groups one_16 random_groups one_128 cross_loss; do
-        unseen_of "$OUT/twins/$name/seed$seed"
+    for seed in $SEEDS; do arms_of twins "$TWIN_STEPS" "$seed" cross_loss random_found; done | in_parallel
+    for seed in $SEEDS; do for name in per_task true_groups one_16 random_groups one_128 cross_loss random_found; do
+        own=$OUT/twins/$name/seed$seed # as the train task (name and route) of lowest loss on 16 rows
+        run "$own/best/by_loss-${UNSEEN#*/}" "$PYTHON" $TOOLS/study.py unseen "$own" "$GYMS/twins"
     done; done | in_parallel
 fi
 if part few; then
@@ -87,21 +82,24 @@ copies() { # GYM GRID: of each copy, what each method makes of its rows
 }
 if part adapters; then
     pool=$OUT/pool adapters=$OUT/adapters
-    KEEP="" train "$PAIR_STEPS" 16 "${RATE[per_task]}" $TUNE_SEED "$pool" --train_dir "$GYMS/adapters" --no_prefix \
+    [ -n "${RATE[per_task]:-}" ] || fail "per_task: not all rates were tried; run PARTS=tuning ARMS=per_task to its end"
+    KEEP="" train "$POOL_STEPS" 16 "${RATE[per_task]}" $TUNE_SEED "$pool" --train_dir "$GYMS/adapters" --no_prefix \
         --task_routes tasks | in_parallel
     run "$adapters" routing-moe export --checkpoint "$pool" --adapters --output_dir "$adapters" | in_parallel
     run "$OUT/ties/best" routing-moe average --runs "$pool" --merger ties --density 0.2 --output_dir "$OUT/ties/best" | in_parallel
     copies unseen_tuning '{"mixed": [0.03, 0.1, 0.3], "new": [3e-4, 1e-3, 3e-3], "tuned": [3e-4, 1e-3, 3e-3]}' | in_parallel
-    copies unseen "$("$PYTHON" $TOOLS/study.py grid "$OUT")" | in_parallel
+    grid=$("$PYTHON" $TOOLS/study.py grid "$OUT") && copies unseen "$grid" | in_parallel
 fi
 
 # ---- pairs: each of 8 tasks alone, and in a joint expert with each other
 if part pairs; then
     run "$OUT/pool/transfer/groups.json" routing-moe transfer "$OUT/pool" | in_parallel
-    for method in text gradient; do
-        run "$OUT/vectors/$method/meta.json" routing-moe vectors $method --train_dir "$GYMS/adapters" --tasks train \
-            --model "$MODEL" --max_input_length 96 --quiet --output_dir "$OUT/vectors/$method"
-    done | in_parallel
+    train 100 16 "${RATE[one_16]}" $TUNE_SEED "$OUT/joint" --train_dir "$GYMS/adapters" --no_prefix ${FLAGS[one_16]} | in_parallel
+    vectors() { # METHOD MODEL FLAGS ...
+        run "$OUT/vectors/$1/meta.json" routing-moe vectors "$1" --train_dir "$GYMS/adapters" --tasks train --model "$2" \
+            --max_input_length 96 --quiet "${@:3}" --output_dir "$OUT/vectors/$1"
+    }
+    { vectors text "$MODEL" && vectors gradient "$OUT/joint" --weights updates; } | in_parallel
     for seed in $PAIR_SEEDS; do
         train "$PAIR_STEPS" 16 "${RATE[per_task]}" "$seed" "$OUT/pairs/seed$seed" --train_dir "$GYMS/pairs" --no_prefix \
             --task_routes "$GYMS/pairs/experts.json"
