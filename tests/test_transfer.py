@@ -10,6 +10,7 @@ import torch
 from conftest import without_pictures
 from forks import in_two_processes, killed
 from mistakes import Place, assert_problem, refused
+from sklearn.metrics import adjusted_mutual_info_score
 from test_task_routes import FIXED
 from tiny_runs import METRICS, ROWS, World, contents, typed
 from tiny_steps import slow_loss
@@ -173,14 +174,17 @@ def test_losses_and_advantage_equal_those_of_one_plain_model_after_the_other(pla
 
     assert saved(whole)["clusters"] == groups_of(slow_RM, range(6)).max() + 1
     along_all_NR = np.reshape(losses(routes_NLE.mean(dim=0), np.concatenate(rows)), (7, 6))
-    saves = []
+    saves, of_halves = [], []
     for half, other in (([0, 2, 4], [1, 3, 5]), ([1, 3, 5], [0, 2, 4])):  # mates of rows by the other ones
         labels_N = groups_of(slow_RM, other)
+        of_halves.append(labels_N)
         for n in range(7):
             if others := [m for m in range(7) if m != n and labels_N[m] == labels_N[n]]:
                 of_mates = losses(routes_NLE[others].mean(dim=0), np.array(rows[n])[half])
                 saves += list(along_all_NR[n, half] - of_mates)
     assert saved(whole)["advantage"] == pytest.approx(np.mean(saves), abs=1e-3)
+    agreement = adjusted_mutual_info_score(*of_halves)
+    assert saved(whole)["agreement"] == pytest.approx(agreement, abs=1e-4)
 
 
 def groups_of(losses_RM, numbers) -> np.ndarray:
@@ -199,6 +203,15 @@ def test_tasks_with_the_same_rows_are_a_group_that_a_run_can_be_trained_with(pla
     assert (found["tasks"], found["experts"], found["rows"]) == (7, 7, 42)
     assert {path.name for path in whole.iterdir()} - {"lock"} == FILES
     place.run("groups", **FIXED | dict(task_routes=whole / "groups.json", total_steps=1))
+
+
+@pytest.mark.parametrize("reliable", [-1.0, 1.1])  # an agreement is above the first, and below the other
+def test_doubtful_groups_are_said(reliable, place, whole, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("routing_moe.cli.transfer.RELIABLE", reliable)
+    shutil.copytree(whole, tmp_path / "copy")
+    with without_pictures():
+        assert transfer(place / "deltas", rows=6, output_dir=tmp_path / "copy") == 0
+    assert ("these groups are doubtful" in capsys.readouterr().err) == (reliable > 1)
 
 
 def test_one_group_where_mates_help_too_little(place, whole, tmp_path, capsys, monkeypatch):

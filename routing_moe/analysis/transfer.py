@@ -5,7 +5,7 @@
     transfer.csv      mean losses (nats per row) of each task, a row, along each expert, a column; of low-rank
                       experts, also of the base alone
     groups.json       {task: group}, a file for `train --task_routes`
-    transfer.json     contested share, number of groups, silhouette, advantage, FLOPs
+    transfer.json     contested share, number of groups, silhouette, agreement, advantage, FLOPs
 
 N tasks, R rows, M experts that are compared, L layers, E experts.
 """
@@ -19,6 +19,7 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.metrics import adjusted_mutual_info_score
 
 from dataloader.atomic_files import write_text
 from dataloader.encoding import encode
@@ -101,12 +102,14 @@ class TransferJob:
         if self.model.config.has_lora:
             base_R1 = self._losses({BASE: torch.zeros_like(self.routes_NLE[0])})
         gains_NM = self._gains(losses_RM, self.tasks_R)
-        found, advantage = grouped(gains_NM, columns_M), self._advantage(losses_RM)
+        found, of_halves = grouped(gains_NM, columns_M), self._groups_of_halves(losses_RM)
+        advantage = self._advantage(losses_RM, of_halves)
         labels_N = found.labels_N if advantage > self.settings.advantage else np.zeros_like(found.labels_N)
         summary = summary_of(self.settings.run, self.contested) | {
             "groups": int(labels_N.max()) + 1,
             "clusters": int(found.labels_N.max()) + 1,
             "silhouette": round(found.silhouette, 4),
+            "agreement": round(float(adjusted_mutual_info_score(*of_halves)), 4),
             "advantage": round(advantage, 4),
             "least_advantage": self.settings.advantage,
             "tasks": len(self.tasks),
@@ -148,7 +151,13 @@ class TransferJob:
         }
         keep_same_job(self.settings.folder, described, self.losses)
 
-    def _advantage(self, losses_RM: np.ndarray) -> float:
+    def _groups_of_halves(self, losses_RM: np.ndarray) -> list[np.ndarray]:
+        """Returns the groups (N,) by each half of the tasks' rows."""
+        masks_R = [halves(self.tasks_R) == half for half in (0, 1)]
+        gains_NM = [self._gains(losses_RM[mask_R], self.tasks_R[mask_R]) for mask_R in masks_R]
+        return [grouped(own_NM, self.columns_M).labels_N for own_NM in gains_NM]
+
+    def _advantage(self, losses_RM: np.ndarray, of_halves: list[np.ndarray]) -> float:
         """Returns how many nats a row loses less along the mean of its task's mates than along that of all.
 
         Mates of rows are found on the other half of their task's rows: on the same rows, experts that fit
@@ -157,9 +166,7 @@ class TransferJob:
         half_R, M = halves(self.tasks_R), len(self.columns_M)
         every_NM, saved = np.full((len(self.tasks), M), 1 / M), []
         for half in (0, 1):
-            is_other_R = half_R != half
-            gains_NM = self._gains(losses_RM[is_other_R], self.tasks_R[is_other_R])
-            mates_NM = mates(grouped(gains_NM, self.columns_M).labels_N, self.columns_M)
+            mates_NM = mates(of_halves[1 - half], self.columns_M)
             rows = np.flatnonzero((half_R == half) & mates_NM.any(axis=1)[self.tasks_R])
             if len(rows):
                 saved.append(self._losses_along(every_NM, rows) - self._losses_along(mates_NM, rows))

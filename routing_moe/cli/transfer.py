@@ -30,6 +30,7 @@ from routing_moe.io.run_folder import GROUPS_FILE, TABLE_FILE, TRANSFER_FILE, lo
 from routing_moe.task_choice.contested import Contested
 
 log = logging.getLogger("routing_moe")
+RELIABLE = 0.8  # least adjusted mutual information of groups by halves of rows (docs/results/methods.md)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -131,9 +132,16 @@ def compare(
                 save(figure, settings.folder / "transfer.png", "Rows gain along columns")
             log.info(
                 "%(tasks)d tasks, %(groups)d groups (clusters %(clusters)d, silhouette %(silhouette).3f, "
-                "advantage %(advantage).3f nats)",
+                "agreement %(agreement).2f, advantage %(advantage).3f nats)",
                 summary,
             )
+            if summary["groups"] > 1 and summary["agreement"] < RELIABLE:
+                log.warning(
+                    "these groups are doubtful: by one half of each task's rows and by the other, they agree "
+                    "by %.2f only (AMI; reliable from %.1f). Train the experts for more steps",
+                    summary["agreement"],
+                    RELIABLE,
+                )
 
 
 def kept(settings: TransferSettings) -> str:
