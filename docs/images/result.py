@@ -1,4 +1,4 @@
-"""The picture of the README, from docs/results/conflict_runs.csv.
+"""The picture of the README, from docs/results/methods_runs.csv.
 
 python docs/images/result.py     # writes docs/images/result.png
 """
@@ -13,24 +13,24 @@ from routing_moe.pictures.style import DARK, save, series, styled
 
 HERE = Path(__file__).resolve().parent
 SHOWN = {
-    "oracle": "the true routes",
-    "cross_loss": "routes by cross-loss",
-    "dense_8x": "one BART, 6.5 times the FLOPs",
-    "dense_total": "one BART, 12 times the parameters (rate not tuned)",
+    "true_groups": "the true groups",
+    "cross_loss": "groups by cross-loss",
+    "dense_total": "one BART, 12 times the parameters, 11 times the FLOPs",
     "dense_flops": "one BART, equal FLOPs",
-    "learned": "the paper's router (not tuned), 1.6 times the FLOPs",
+    "straight_through": "the paper's router",
+    "mbc": "groups by weights of low-rank experts (MBC)",
+    "random_groups": "random groups",
 }
 
 
 @styled
 def result() -> Figure:
-    """Returns a row of each variant at half conflict: a dot is a gym, a bar the mean."""
-    runs = pd.read_csv(HERE.parent / "results/conflict_runs.csv")
-    runs = runs[runs["place"] == "half"]
-    scores = {name: runs.loc[runs["variant"] == name, "test"] for name in SHOWN}
-    names = [f"{label}, n = {len(scores[name])}" for name, label in SHOWN.items()]
+    """Returns a row of each method: a dot is a gym, a bar the mean."""
+    runs = pd.read_csv(HERE.parent / "results/methods_runs.csv")
+    scores = {name: runs.loc[runs["method"] == name, "test"] for name in SHOWN}
+    names = list(SHOWN.values())
     figure, (axes,) = dot_panels(
-        names, ["share of right test answers; a dot is a generated gym of 64 tasks"], 0.24, 2
+        names, ["share of right test answers; a dot is a gym of 64 generated tasks"], 0.24, 2
     )
     for place, (name, style) in enumerate(zip(SHOWN, series(list(SHOWN)), strict=True)):
         axes.plot(scores[name], [place] * len(scores[name]), linestyle="", markersize=4, alpha=0.6, **style)
