@@ -15,9 +15,10 @@ HERE = Path(__file__).resolve().parent
 SHOWN = {
     "true_groups": "the true groups",
     "cross_loss": "groups by cross-loss",
+    "softmax": "the paper's router, softmax weights, 1.8 times the FLOPs",
     "dense_total": "one BART, 12 times the parameters, 11 times the FLOPs",
     "dense_flops": "one BART, equal FLOPs",
-    "straight_through": "the paper's router",
+    "straight_through": "the paper's router, straight-through choices",
     "mbc": "groups by weights of low-rank experts (MBC)",
     "random_groups": "random groups",
 }
