@@ -138,8 +138,15 @@ INTERVAL = ["difference", "low", "high"]
 MEASURED = {
     "Generated tasks, half": [
         ("methods.csv", f"method == '{method}'", ["test"], 100)
-        for method in ["cross_loss", "softmax", "true_groups", "dense_total", "dense_flops"]
-        + ["straight_through", "random_groups"]
+        for method in [
+            "cross_loss",
+            "softmax",
+            "true_groups",
+            "dense_total",
+            "dense_flops",
+            "straight_through",
+            "random_groups",
+        ]
     ],
     "All inputs": [
         ("conflict.csv", "setting == 'full/learned'", ["test"], 100),
