@@ -9,25 +9,22 @@ tasks in best/, with the prefix names-.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also without installation
+from find_groups import loaded
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from quickstart_results import borrowed_scores
 
-from dataloader.gym import Gym
 from dataloader.task_splits import load_split
-from routing_moe import Routed
 from routing_moe.config.console import reporting_errors
-from routing_moe.io.run_folder import load_run_settings
 from routing_moe.results.scores import ScoresFile
 
 SCORES = ScoresFile(section="test", prefix="names-")
 
 
 def main(run: str) -> None:
-    gym, routed = Gym(load_run_settings(Path(run))["train_dir"]), Routed.load(run)
-    unseen = load_split(gym.folder / "split.json").test
-    table = borrowed_scores(routed, gym, routed.model.config.trained_tasks, unseen)
+    routed, gym, names = loaded(run)
+    table = borrowed_scores(routed, gym, names, load_split(gym.folder / "split.json").test)
     table.to_csv(Path(run) / SCORES.path)
 
 

@@ -56,14 +56,19 @@ class Tasks:
 
     @classmethod
     def of_run(cls, run: str, seed: int) -> "Tasks":
-        if (saved := load_run_settings(Path(run))) is None:
-            raise InputError(f"--run {run} is not a run: it has no run.json")
-        routed, gym = Routed.load(run), Gym(saved["train_dir"], saved.get("skip_malformed", False))
-        config = routed.model.requires_grad_(False).config
-        names = [name for name in config.task_names if name in config.trained_tasks]
+        routed, gym, names = loaded(run)
         ids, examples = {name: n for n, name in enumerate(names)}, gym.pool(names, "train")
         rows = encode(examples, routed.tokenizer, routed.text_format, ids)
         return cls(routed, gym, names, examples, rows, seed)
+
+
+def loaded(run: str) -> tuple[Routed, Gym, list[str]]:
+    """Returns the model of a run, without gradients, its gym, and the tasks that it was trained on."""
+    if (saved := load_run_settings(Path(run))) is None:
+        raise InputError(f"--run {run} is not a run: it has no run.json")
+    routed, gym = Routed.load(run), Gym(saved["train_dir"], saved.get("skip_malformed", False))
+    config = routed.model.requires_grad_(False).config
+    return routed, gym, [name for name in config.task_names if name in config.trained_tasks]
 
 
 def load_method(name: str):

@@ -49,13 +49,18 @@ while read -r name rate; do RATE[$name]=$rate; done < <("$PYTHON" $TOOLS/study.p
 for name in cross_loss random_found; do RATE[$name]=${RATE[random_groups]:-}; done # groups whose tasks need not fit
 
 # ---- twins: seeds in order, so that fewer seeds, if time ends, are not chosen by results
+tuned() { # NAME ...
+    for name in "$@"; do
+        [ -n "${RATE[$name]:-}" ] || fail "$name: not all rates were tried; run PARTS=tuning to its end"
+    done
+}
 arms_of() { # GYM STEPS SEED NAME ...
     for name in "${@:4}"; do
-        [ -n "${RATE[$name]:-}" ] || fail "$name: not all rates were tried; run PARTS=tuning to its end"
         arm "$name" "$GYMS/$1" "$2" "${RATE[$name]}" "$3" "$OUT/$1/$name/seed$3"
     done
 }
 if part twins; then
+    tuned per_task true_groups one_16 random_groups one_128
     for seed in $SEEDS; do
         arms_of twins "$TWIN_STEPS" "$seed" per_task true_groups one_16 random_groups one_128
     done | in_parallel
@@ -70,6 +75,7 @@ if part twins; then
     done; done | in_parallel
 fi
 if part few; then
+    tuned per_task true_groups one_16 random_groups
     for seed in $SEEDS; do arms_of few "$FEW_STEPS" "$seed" per_task true_groups random_groups one_16; done | in_parallel
 fi
 
@@ -82,17 +88,18 @@ copies() { # GYM GRID: of each copy, what each method makes of its rows
 }
 if part adapters; then
     pool=$OUT/pool adapters=$OUT/adapters
-    [ -n "${RATE[per_task]:-}" ] || fail "per_task: not all rates were tried; run PARTS=tuning ARMS=per_task to its end"
+    tuned per_task
     KEEP="" train "$POOL_STEPS" 16 "${RATE[per_task]}" $TUNE_SEED "$pool" --train_dir "$GYMS/adapters" --no_prefix \
         --task_routes tasks | in_parallel
     run "$adapters/trec/adapter_config.json" routing-moe export --checkpoint "$pool" --adapters --output_dir "$adapters" | in_parallel
     run "$OUT/ties/best/config.json" routing-moe average --runs "$pool" --merger ties --density 0.2 --output_dir "$OUT/ties/best" | in_parallel
     copies unseen_tuning '{"mixed": [0.03, 0.1, 0.3], "new": [3e-4, 1e-3, 3e-3], "tuned": [3e-4, 1e-3, 3e-3]}' | in_parallel
-    grid=$("$PYTHON" $TOOLS/study.py grid "$OUT") && copies unseen "$grid" | in_parallel
+    grid=$("$PYTHON" $TOOLS/study.py grid "$OUT") && copies unseen "$grid" | in_parallel || FAILED=1
 fi
 
 # ---- pairs: each of 8 tasks alone, and in a joint expert with each other
 if part pairs; then
+    tuned per_task one_16
     run "$OUT/pool/transfer/groups.json" routing-moe transfer "$OUT/pool" | in_parallel
     train 100 16 "${RATE[one_16]}" $TUNE_SEED "$OUT/joint" --train_dir "$GYMS/adapters" --no_prefix ${FLAGS[one_16]} | in_parallel
     vectors() { # METHOD MODEL FLAGS ...

@@ -153,9 +153,11 @@ class TransferJob:
 
     def _groups_of_halves(self, losses_RM: np.ndarray) -> list[np.ndarray]:
         """Returns the groups (N,) by each half of the tasks' rows."""
-        masks_R = [halves(self.tasks_R) == half for half in (0, 1)]
-        gains_NM = [self._gains(losses_RM[mask_R], self.tasks_R[mask_R]) for mask_R in masks_R]
-        return [grouped(own_NM, self.columns_M).labels_N for own_NM in gains_NM]
+        half_R, found = halves(self.tasks_R), []
+        for half in (0, 1):
+            gains_NM = self._gains(losses_RM[half_R == half], self.tasks_R[half_R == half])
+            found.append(grouped(gains_NM, self.columns_M).labels_N)
+        return found
 
     def _advantage(self, losses_RM: np.ndarray, of_halves: list[np.ndarray]) -> float:
         """Returns how many nats a row loses less along the mean of its task's mates than along that of all.
