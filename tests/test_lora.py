@@ -277,6 +277,8 @@ def test_a_run_as_base_gives_weights_but_no_dropout_and_has_one_expert(make_mode
     loaded = RoutedModel.from_pretrained(tmp_path / "model")
     assert loaded.config.backbone.dropout == loaded.backbone.model.encoder.layers[0].dropout == 0.4
     assert_equal(loaded.state_dict(), model.state_dict())
+    again = RoutingBartForConditionalGeneration.from_pretrained(tmp_path / "model")
+    assert type(again) is RoutedModel
     make_model(3, torch.float32).save_pretrained(tmp_path / "base")
     with pytest.raises(InputError, match=r"base: not the model that .* it is a mixture of 3 experts"):
         RoutedModel.from_pretrained(tmp_path / "model")

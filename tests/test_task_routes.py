@@ -205,18 +205,6 @@ def test_clusters_of_vectors_are_experts_and_unseen_tasks_get_the_nearest(cluste
     assert table[["clusters", "sizes"]].values.tolist() == [[2, "2 1"]]
 
 
-def test_checkpoints_of_earlier_commits_name_the_parts_of_vectors(clusters, pairs, world, capsys):
-    for parts, code in (({"all": [0, 2]}, 0), ({"encoder": [0, 1], "decoder": [1, 2]}, 2)):
-        folder = world.copy(clusters, f"outside/parts_{code}")
-        path = folder / "best/config.json"
-        values = json.loads(path.read_text())
-        del values["has_route_vectors"]
-        path.write_text(json.dumps(values | {"route_parts": parts}))
-        assert run(world.gym, world.bart, folder, **ONLY, taskvecs=pairs) == code
-        error = capsys.readouterr().err
-        assert ("its route_parts need the commit 19f1e55" in error) == (code == 2)
-
-
 # ---- permuted routes
 
 

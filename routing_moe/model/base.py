@@ -83,25 +83,13 @@ def fingerprint(model) -> str:
     return checksum({name: row_sums(tensor) for name, tensor in base_tensors(model).items()})
 
 
-def earlier_fingerprint(model, was_routing_bart: bool) -> str:
-    """Returns what earlier checkpoints have: of a routing BART that of all weights, else of the first map."""
-    if was_routing_bart:
-        tensors = base_tensors(model).items()
-        return checksum({name.removeprefix("backbone."): tensor for name, tensor in tensors})
-    layer = model.lora_layers[0]
-    name, linear = next(iter(layer.linear_maps.items()))
-    return checksum({f"{layer.name}.{name}.weight": linear.weight})
-
-
-def check_base(model, was_routing_bart: bool) -> None:
+def check_base(model) -> None:
     """Raises InputError if the base is not the one that the configuration refers to."""
-    config, found = model.config, fingerprint(model)
-    if config.base_sha256 != found and config.base_sha256 != earlier_fingerprint(model, was_routing_bart):
+    if not is_unchanged(model):
         raise InputError(
-            f"{config.base_model}: not the model that the experts were trained on: its weights have another "
-            "checksum"
+            f"{model.config.base_model}: not the model that the experts were trained on: its weights have "
+            "another checksum"
         )
-    config.base_sha256 = found
 
 
 def refer_to_base(model, place: str | Path) -> None:
@@ -133,18 +121,14 @@ def stored_tensors(model) -> dict[str, Tensor] | None:
 
 
 def saved_tensors(folder: Path) -> dict[str, Tensor]:
-    """Returns the tensors of the weight files in a folder. Raises InputError for a damaged one.
-
-    Names are those of a `RoutedModel`, also of low-rank experts that were saved as a routing BART.
-    """
+    """Returns the tensors of the weight files in a folder. Raises InputError for a damaged one."""
     state = {}
     for file in sorted(folder.glob("model*.safetensors")):
         try:
             state |= load_file(file)
         except SafetensorError as error:
             raise damaged(file, error) from None
-    own = ("backbone.", *ROUTING_NAMES)
-    return {name if name.startswith(own) else f"backbone.{name}": tensor for name, tensor in state.items()}
+    return state
 
 
 # ---- plain models

@@ -92,12 +92,6 @@ class Mixture:
     input_templates: dict[str, str | dict] | None = None  # {task: `Template.kept`} of `add-task`
 
     def __post_init__(self, **kwargs):
-        if parts := kwargs.pop("route_parts", None):  # a field of earlier checkpoints
-            self.has_route_vectors = True
-            if list(parts) != ["all"]:
-                raise ValueError(
-                    "its route_parts need the commit 19f1e55, the last one with parts of vectors"
-                )
         self.encoder_vanilla_layers = sorted(set(self.encoder_vanilla_layers or []))
         self.decoder_vanilla_layers = sorted(set(self.decoder_vanilla_layers or []))
         self.task_names = list(self.task_names or [])
@@ -147,7 +141,6 @@ class Mixture:
         """Returns the configuration of a saved mixture. Raises InputError that names its config.json."""
         path = checkpoint / "config.json"
         values = load_json_object(path, "a model's configuration")
-        values = as_written_now(values)
         classes = {cls.model_type: cls for cls in (RoutingBartConfig, RoutingConfig)}
         if values.get("model_type") not in classes:
             kind = values.get("model_type")
@@ -303,13 +296,6 @@ class RoutingBartConfig(Mixture, BartConfig):
 
     model_type = ROUTING_BART
 
-    @classmethod
-    def from_dict(cls, config_dict: dict, **kwargs) -> "Mixture":
-        """Returns the configuration with these values: a `RoutingConfig` for low-rank experts."""
-        values = as_written_now(config_dict)
-        kind = RoutingConfig if values.get("model_type") == ROUTING else super()
-        return kind.from_dict(values, **kwargs)
-
     @property
     def depths(self) -> tuple[int, int]:
         """The numbers of layers of encoder and decoder."""
@@ -392,21 +378,6 @@ class RoutingConfig(Mixture, PreTrainedConfig):
 
 
 MIXTURE_FIELDS = frozenset(field.name for field in fields(Mixture))
-
-OF_BOTH = MIXTURE_FIELDS | {"route_parts", "dtype", "transformers_version"}
-
-
-def as_written_now(values: dict) -> dict:
-    """Returns the values of a config.json as this version writes them.
-
-    Earlier, low-rank experts on a BART were saved as a routing BART, with the fields of both in one place.
-    """
-    if (values.get("model_type"), values.get("expert_kind")) != (ROUTING_BART, "lora"):
-        return values
-    mixture = {name: value for name, value in values.items() if name in OF_BOTH}
-    of_bart = {"model_type": "bart", "architectures": ["BartForConditionalGeneration"]}
-    backbone = {name: value for name, value in values.items() if name not in mixture} | of_bart
-    return mixture | {"model_type": ROUTING, "architectures": ["RoutedModel"], "backbone": backbone}
 
 
 def check_fields(names: Iterable[str], config: type[Mixture] = Mixture) -> None:

@@ -9,9 +9,8 @@ from transformers import BartForConditionalGeneration
 from transformers import initialization as init
 
 from dataloader.errors import InputError
-from routing_moe.config.choices import ROUTING_BART
 from routing_moe.model.base import empty, fill_plain, is_of_base, refer_to_base, train_base
-from routing_moe.model.configuration import RoutingBartConfig, RoutingConfig, as_written_now, check_fields
+from routing_moe.model.configuration import MIXTURE_FIELDS, RoutingBartConfig, RoutingConfig, check_fields
 from routing_moe.model.loading import load_backbone, unfilled_model
 from routing_moe.model.projection import project_in_float32
 from routing_moe.model.routed_layer import RoutedLayer
@@ -39,7 +38,8 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
     # The reference to a base is that of another model.
     fields |= {"num_experts": num_experts, **config_fields, "base_model": None, "base_sha256": None}
     if fields.get("expert_kind") == "lora":
-        config = RoutingConfig(**as_written_now(fields | {"model_type": ROUTING_BART}))
+        of_mixture = {name: fields.pop(name) for name in MIXTURE_FIELDS & fields.keys()}
+        config = RoutingConfig(**of_mixture, backbone=bart.config.to_dict() | fields)
         model = RoutedModel.with_backbone(config, fill_plain(empty(config.backbone), bart.state_dict()))
         train_base(model, True)
         if place is not None:

@@ -33,7 +33,6 @@ from transformers import (
 from transformers.modeling_outputs import ModelOutput
 
 from dataloader.errors import InputError, problem_context
-from routing_moe.config.choices import ROUTING_BART
 from routing_moe.io.hub import local_folder
 from routing_moe.model.base import (
     check_base,
@@ -56,7 +55,6 @@ from routing_moe.model.loading import (
     keep_quantized,
     load_backbone,
     own_tensors,
-    saved_kind,
     unfilled_model,
 )
 from routing_moe.model.lora import LoraPlan, using_routes
@@ -302,7 +300,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         with problem_context(f"{folder}: "):
             fill(model, state, lambda name: not (refers and is_of_base(name)))
         if refers:
-            check_base(model, was_routing_bart=saved_kind(folder) == ROUTING_BART)
+            check_base(model)
         if dtype not in (None, "auto", saved_type):
             dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
             for name, tensor in own_tensors(model).items():
