@@ -147,6 +147,10 @@ MEASURED = {
             "straight_through",
             "random_groups",
         ]
+    ]
+    + [
+        ("methods_width.csv", f"method == '{method}'", ["test_32"], 100)
+        for method in ("dense_flops", "cross_loss")
     ],
     "All inputs": [
         ("conflict.csv", "setting == 'full/learned'", ["test"], 100),
@@ -168,7 +172,7 @@ MEASURED = {
     "Unseen real tasks": [("real_routes_unseen.csv", UNSEEN, INTERVAL, 1)],
 }
 OTHERS = {"Unseen real tasks": [2.6, 5.6]}  # the paper
-LEFT_OUT = re.compile(r"1.8 times the FLOPs|of 12 times the parameters|BARTs of 15,376 parameters")
+LEFT_OUT = re.compile(r"1.8 times the FLOPs|of 12 times the parameters|BARTs of 15,376 parameters|5 gyms")
 
 
 @pytest.mark.parametrize("question", MEASURED)

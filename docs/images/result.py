@@ -27,7 +27,7 @@ SHOWN = {
 @styled
 def result() -> Figure:
     """Returns a row of each method: a dot is a gym, a bar the mean."""
-    runs = pd.read_csv(HERE.parent / "results/methods_runs.csv")
+    runs = pd.read_csv(HERE.parent / "results/methods_runs.csv").query("width == 16")
     scores = {name: runs.loc[runs["method"] == name, "test"] for name in SHOWN}
     names = list(SHOWN.values())
     figure, (axes,) = dot_panels(
