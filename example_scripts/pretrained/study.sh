@@ -8,8 +8,8 @@ ARGS=("$@") && take_data && take --model MODEL "${MODEL:-models/smollm2}"
 take_runs models/pretrained "61 62 63 64 65" && TUNE_SEED=60 JOBS=${JOBS:-2} TOOLS=example_scripts/pretrained
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 PARTS=${PARTS:-tuning twins few adapters pairs}
-TWIN_STEPS=${TWIN_STEPS:-200} FEW_STEPS=${FEW_STEPS:-100} COPY_STEPS=${COPY_STEPS:-40}
-PAIR_STEPS=${PAIR_STEPS:-400} PAIR_SEEDS=${PAIR_SEEDS:-61 62 63}
+POOL_STEPS=${POOL_STEPS:-400} TWIN_STEPS=${TWIN_STEPS:-200} FEW_STEPS=${FEW_STEPS:-100} COPY_STEPS=${COPY_STEPS:-40}
+PAIR_STEPS=${PAIR_STEPS:-1200} PAIR_SEEDS=${PAIR_SEEDS:-61 62}
 part() { [[ " $PARTS " = *" $1 "* ]]; }
 GYMS=$OUT/gyms
 [ -d "$GYMS" ] || { rm -rf "$GYMS.part" && "$PYTHON" $TOOLS/make_gyms.py "$DATA_DIR" "$GYMS"; }
