@@ -4,10 +4,8 @@
 #   bash tests/run_tests_of_versions.sh                 both
 #   bash tests/run_tests_of_versions.sh lowest -q       one of them; further arguments go to pytest
 # lowest: what requirements.txt and setup.py allow, with Python 3.11 (uv looks for it, or downloads it); what these
-# require in turn is the newest. newest: with the newest Python that is found.
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source example_scripts/setup.sh
+# require in turn is the newest. newest: with the newest Python that is found, whatever PYTHON says.
+source "$(dirname "${BASH_SOURCE[0]}")/../example_scripts/setup.sh"
 case ${1:-} in
     lowest | newest) wanted=("$1") && shift ;;
     *) wanted=(lowest newest) ;;
@@ -21,10 +19,11 @@ status=0
 for versions in "${wanted[@]}"; do
     copy=$work/$versions
     git clone --quiet . "$copy"
-    if [ "$versions" = lowest ]; then kind=(3.11 lowest-direct); else kind=("$newest" highest); fi
-    uv venv --seed --python "${kind[0]}" "$copy/.venv"
-    uv pip install --python "$copy/.venv/bin/python" --resolution "${kind[1]}" --editable "${copy}[test]"
+    if [ "$versions" = lowest ]; then python=3.11 resolution=lowest-direct; else python=$newest resolution=highest; fi
+    uv venv --seed --python "$python" "$copy/.venv"
+    uv pip install --python "$copy/.venv/bin/python" --resolution "$resolution" --editable "${copy}[test]"
     (cd "$copy" && cat requirements.txt setup.py | cksum >.venv/installed-test) # so that run_tests.sh installs nothing
+    echo "$versions versions, $("$copy/.venv/bin/python" --version):"
     uv pip freeze --python "$copy/.venv/bin/python" | grep -E "^(torch|transformers|peft|numpy|pandas)=="
     bash "$copy/tests/run_tests.sh" "$@" || status=$?
 done

@@ -282,3 +282,25 @@ def test_a_run_as_base_gives_weights_but_no_dropout_and_has_one_expert(make_mode
     make_model(3, torch.float32).save_pretrained(tmp_path / "base")
     with pytest.raises(InputError, match=r"base: not the model that .* it is a mixture of 3 experts"):
         RoutedModel.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("kind", ["file", "run"])
+def test_a_base_in_a_file_or_a_run_is_read_and_refused_when_it_has_changed(kind, make_model, tmp_path):
+    plain = make_model(1, torch.float32).to_plain()
+
+    def save_base():
+        if kind == "file":
+            torch.save(plain.state_dict(), tmp_path / "base")
+        else:
+            RoutingBartForConditionalGeneration.from_bart(plain, 1).save_pretrained(tmp_path / "base")
+
+    save_base()
+    fields = dict(LORA, task_names=["a"], route_source="average")
+    model = RoutingBartForConditionalGeneration.from_bart(plain, 2, **fields)
+    refer_to_base(model, tmp_path / "base")
+    model.save_pretrained(tmp_path / "model")
+    assert_equal(RoutedModel.from_pretrained(tmp_path / "model").state_dict(), model.state_dict())
+    plain.model.encoder.layers[1].fc1.weight.data[2, 3] += 0.5
+    save_base()
+    with pytest.raises(InputError, match="base: not the model that the experts were trained on"):
+        RoutedModel.from_pretrained(tmp_path / "model")

@@ -252,6 +252,24 @@ def test_differences_on_conflict_gyms_are_those_of_their_runs():
         assert [row.difference, row.low, row.high] == pytest.approx([differences.mean(), *ends], abs=1e-5)
 
 
+def test_scores_by_width_and_their_differences_are_those_of_the_runs():
+    runs, table = pd.read_csv(FILES["methods_runs.csv"]), pd.read_csv(FILES["methods_width.csv"])
+    seeds = runs.loc[runs["width"] == 32, "seed"].unique()
+    wide = runs[runs["seed"].isin(seeds)].pivot(index="seed", columns=["method", "width"], values="test")
+    over = {width: wide["cross_loss"][width] - wide.xs(width, axis=1, level="width").T for width in (16, 32)}
+    for row in table.itertuples():
+        assert [row.test_16, row.test_32] == pytest.approx(list(wide[row.method].mean()), abs=1e-6)
+        if row.method != "cross_loss":
+            change = over[32].loc[row.method] - over[16].loc[row.method]
+            for differences, found in (
+                (over[16].loc[row.method], (row.minus_16, row.low_16, row.high_16)),
+                (over[32].loc[row.method], (row.minus_32, row.low_32, row.high_32)),
+                (change, (row.change, row.change_low, row.change_high)),
+            ):
+                ends = ttest_1samp(differences, 0).confidence_interval()
+                assert found == pytest.approx((differences.mean(), *ends), abs=1e-5)
+
+
 def test_a_name_stands_for_one_file():
     assert len(FILES) == len(CSVS)
 

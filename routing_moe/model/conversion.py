@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from transformers import BartForConditionalGeneration
+from transformers import BartConfig, BartForConditionalGeneration
 from transformers import initialization as init
 
 from dataloader.errors import InputError
@@ -39,7 +39,7 @@ def from_bart(cls, bart, num_experts: int, init_eps: float, **config_fields):
     fields |= {"num_experts": num_experts, **config_fields, "base_model": None, "base_sha256": None}
     if fields.get("expert_kind") == "lora":
         of_mixture = {name: fields.pop(name) for name in MIXTURE_FIELDS & fields.keys()}
-        config = RoutingConfig(**of_mixture, backbone=bart.config.to_dict() | fields)
+        config = RoutingConfig(**of_mixture, backbone=BartConfig(**fields))
         model = RoutedModel.with_backbone(config, fill_plain(empty(config.backbone), bart.state_dict()))
         train_base(model, True)
         if place is not None:
