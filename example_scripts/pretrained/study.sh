@@ -91,8 +91,10 @@ if part adapters; then
     tuned per_task
     KEEP="" train "$POOL_STEPS" 16 "${RATE[per_task]}" $TUNE_SEED "$pool" --train_dir "$GYMS/adapters" --no_prefix \
         --task_routes tasks | in_parallel
-    run "$adapters/trec/adapter_config.json" routing-moe export --checkpoint "$pool" --adapters --output_dir "$adapters" | in_parallel
-    run "$OUT/ties/best/config.json" routing-moe average --runs "$pool" --merger ties --density 0.2 --output_dir "$OUT/ties/best" | in_parallel
+    # not by `run`, whose log would be in the folder that must be new
+    [ -d "$adapters" ] || routing-moe export --checkpoint "$pool" --adapters --output_dir "$adapters"
+    run "$OUT/ties/best/config.json" routing-moe average --runs "$pool" --merger ties --density 0.2 --trim tensor \
+        --output_dir "$OUT/ties/best" | in_parallel
     copies unseen_tuning '{"mixed": [0.03, 0.1, 0.3], "new": [3e-4, 1e-3, 3e-3], "tuned": [3e-4, 1e-3, 3e-3]}' | in_parallel
     grid=$("$PYTHON" $TOOLS/study.py grid "$OUT") && copies unseen "$grid" | in_parallel || FAILED=1
 fi
