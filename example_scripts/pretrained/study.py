@@ -58,7 +58,7 @@ def rates(folder: Path, tried: list[str]) -> None:
 
 def grid(out: Path) -> None:
     copies = [path.stem for path in out.glob("gyms/unseen_tuning/tables/*-1.jsonl")]
-    tables = [pd.read_csv(out / f"copies/{name}.csv") for name in copies]
+    tables = [pd.read_csv(out / f"copies/{name}/losses.csv") for name in copies]
     table = (
         pd.concat(tables)
         .dropna(subset="rate")
@@ -156,8 +156,8 @@ def copy(out: Path, name: str, model: str, steps: int, grid: dict[str, list[floa
             learner, started = adaptation(out, table, model, method, rate, steps), time.process_time()
             route_LE = learner.learned(np.arange(len(learner.rows)), best)
             judge(learner, method, route_LE, best if method == "tuned" else "", rate, started)
-    result = out / "copies" / f"{name}.csv"
-    result.parent.mkdir(exist_ok=True)
+    result = out / "copies" / name / "losses.csv"
+    result.parent.mkdir(parents=True, exist_ok=True)
     columns = ["name", "method", "rate", "what", "loss", "rank_accuracy", "seconds"]
     pd.DataFrame(found, columns=columns).to_csv(result.with_suffix(".part"), index=False)
     result.with_suffix(".part").rename(result)

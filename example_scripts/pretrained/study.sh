@@ -83,7 +83,7 @@ fi
 copies() { # GYM GRID: of each copy, what each method makes of its rows
     for table in "$GYMS/$1"/tables/*-[123].jsonl; do
         name=$(basename "$table" .jsonl)
-        run "$OUT/copies/$name.csv" "$PYTHON" $TOOLS/study.py copy "$OUT" "$name" "$MODEL" "$COPY_STEPS" "$2"
+        run "$OUT/copies/$name/losses.csv" "$PYTHON" $TOOLS/study.py copy "$OUT" "$name" "$MODEL" "$COPY_STEPS" "$2"
     done
 }
 if part adapters; then
