@@ -22,6 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also without installation
 
+from dataloader.atomic_files import write_text
 from dataloader.encoding import encode
 from dataloader.gym import Gym
 from dataloader.task_splits import load_split
@@ -125,11 +126,20 @@ def copy(out: Path, name: str, model: str, steps: int, grid: dict[str, list[floa
     tables = next(out.glob(f"gyms/unseen*/tables/{name}.jsonl")).parent
     task = name.rpartition("-")[0]
     test = labelled_rows("rows", str(tables / f"{task}.jsonl"), "task", "{input}", "{output}")
-    table, found = tables / f"{name}.jsonl", []
+    table, result = tables / f"{name}.jsonl", out / "copies" / name / "losses.csv"
+    result.parent.mkdir(parents=True, exist_ok=True)
+    part = result.with_suffix(".part")  # what an interrupted call has found
+    columns = ["name", "method", "rate", "what", "loss", "rank_accuracy", "seconds"]
+    found = pd.read_csv(part, dtype=str, keep_default_na=False).to_numpy().tolist() if part.exists() else []
 
-    def judge(learner: Adaptation, method: str, route_LE, what="", rate=None, started=math.nan) -> None:
-        seconds = time.process_time() - started  # of the search; NaN without one
-        found.append((name, method, rate, what, *losses_of(learner, route_LE, test), seconds))
+    def is_known(method: str, rate="", what="") -> bool:
+        return [name, method, str(rate), what] in [row[:4] for row in found]
+
+    def judge(learner: Adaptation, method: str, route_LE, what="", rate="", started=math.nan) -> None:
+        if not is_known(method, rate, what):
+            seconds = time.process_time() - started  # of the search; NaN without one
+            found.append([name, method, str(rate), what, *losses_of(learner, route_LE, test), seconds])
+            write_text(part, pd.DataFrame(found, columns=columns).to_csv(index=False))
 
     chooser = adaptation(out, table, model, "choose", None, steps)
     started = time.process_time()
@@ -152,15 +162,13 @@ def copy(out: Path, name: str, model: str, steps: int, grid: dict[str, list[floa
         judge(alone, "ties", alone.route(BASE), "all adapters")
     for method, tried in grid.items():
         for rate in tried:
+            what = best if method == "tuned" else ""
+            if is_known(method, rate, what):
+                continue
             torch.manual_seed(60)
             learner, started = adaptation(out, table, model, method, rate, steps), time.process_time()
-            route_LE = learner.learned(np.arange(len(learner.rows)), best)
-            judge(learner, method, route_LE, best if method == "tuned" else "", rate, started)
-    result = out / "copies" / name / "losses.csv"
-    result.parent.mkdir(parents=True, exist_ok=True)
-    columns = ["name", "method", "rate", "what", "loss", "rank_accuracy", "seconds"]
-    pd.DataFrame(found, columns=columns).to_csv(result.with_suffix(".part"), index=False)
-    result.with_suffix(".part").rename(result)
+            judge(learner, method, learner.learned(np.arange(len(learner.rows)), best), what, rate, started)
+    part.rename(result)
 
 
 if __name__ == "__main__":
