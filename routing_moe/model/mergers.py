@@ -1,8 +1,9 @@
 """Mergers: the weight differences of several models from the one that they all started from become one.
 
 A merger is called with differences_MP (M models, P weights), density and generator; it returns the merged
-difference (P,). density: the share of the differences that it keeps. generator: of random numbers; None: that
-of torch. They are those of `peft.utils.merge_utils`, which calls `dare` dare_linear.
+difference (P,), and may change its argument. density: the share of the differences that it keeps. generator:
+of random numbers; None: that of torch. They are those of `peft.utils.merge_utils`, which calls `dare`
+dare_linear.
 """
 
 import torch
@@ -13,18 +14,20 @@ from routing_moe.config.choices import MERGERS
 
 
 def largest(differences_MP: Tensor, density: float) -> Tensor:
-    """Returns the differences, 0 for all but the largest magnitudes of each model."""
-    pruned_MP = torch.zeros_like(differences_MP)
-    for pruned_P, row_P in zip(pruned_MP, differences_MP, strict=True):  # a model at a time saves memory
+    """Sets the differences to 0, for all but the largest magnitudes of each model, and returns them."""
+    for row_P in differences_MP:  # a model at a time, in place, saves memory
         chosen_K = row_P.abs().topk(int(density * len(row_P)), sorted=False).indices
-        pruned_P[chosen_K] = row_P[chosen_K]
-    return pruned_MP
+        kept_K = row_P[chosen_K]
+        row_P.zero_()[chosen_K] = kept_K
+    return differences_MP
 
 
 def at_random(differences_MP: Tensor, density: float, generator: torch.Generator | None) -> Tensor:
-    """Returns the differences, 0 for random ones, the others divided by the density."""
-    draws = (torch.bernoulli(torch.full_like(d_P, density), generator=generator) for d_P in differences_MP)
-    return torch.stack([d_P * draw_P / density for d_P, draw_P in zip(differences_MP, draws, strict=True)])
+    """Sets random differences to 0, divides the others by the density, and returns them."""
+    for row_P in differences_MP:
+        kept_P = torch.bernoulli(torch.full_like(row_P, density), generator=generator)
+        row_P.mul_(kept_P).div_(density)
+    return differences_MP
 
 
 def elected(differences_MP: Tensor) -> Tensor:
@@ -59,9 +62,10 @@ def merged(
     """
     found = {}
     for names in [list(states[0])] if trim == "model" else [[name] for name in states[0]]:
-        vectors = (torch.cat([state[name].flatten() for name in names]) for state in (base, *states))
-        base_P = next(vectors)
-        differences_MP = torch.stack([vector_P - base_P for vector_P in vectors])
+        base_P = torch.cat([base[name].flatten() for name in names])
+        differences_MP = base_P.new_empty(len(states), len(base_P))
+        for row_P, state in zip(differences_MP, states, strict=True):
+            torch.cat([state[name].flatten() for name in names], out=row_P).sub_(base_P)
         merged_P = MERGERS[merger](differences_MP, **how)
         if getattr(merged_P, "shape", None) != base_P.shape:
             raise InputError(f"merger {merger!r} must return a tensor of shape {tuple(base_P.shape)}")
