@@ -68,6 +68,12 @@ def test_mergers_are_those_of_peft(merger):
     torch.testing.assert_close(found, expected)
 
 
+def test_differences_from_a_base_of_low_precision_have_the_precision_of_the_models():
+    base, difference = torch.ones(3, dtype=torch.bfloat16), torch.tensor([1e-4, 2e-4, -3e-4])
+    found = merged([{"w": base + difference}], {"w": base}, "task_arithmetic", density=1.0, generator=None)
+    torch.testing.assert_close(found["w"], base + difference, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("trim", "a", "b"), [("model", [3.0, 5.0], [0.0, 0.0]), ("tensor", [4.0, 5.0], [0.0, 1.0])]
 )

@@ -63,7 +63,8 @@ def merged(
     found = {}
     for names in [list(states[0])] if trim == "model" else [[name] for name in states[0]]:
         base_P = torch.cat([base[name].flatten() for name in names])
-        differences_MP = base_P.new_empty(len(states), len(base_P))
+        first = states[0][names[0]]  # the base may have a lower precision
+        differences_MP = first.new_empty(len(states), len(base_P))
         for row_P, state in zip(differences_MP, states, strict=True):
             torch.cat([state[name].flatten() for name in names], out=row_P).sub_(base_P)
         merged_P = MERGERS[merger](differences_MP, **how)
