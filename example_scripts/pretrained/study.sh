@@ -95,7 +95,8 @@ if part adapters; then
     [ -d "$adapters" ] || routing-moe export --checkpoint "$pool" --adapters --output_dir "$adapters"
     run "$OUT/ties/best/config.json" routing-moe average --runs "$pool" --merger ties --density 0.2 --trim tensor \
         --output_dir "$OUT/ties/best" | in_parallel
-    copies unseen_tuning '{"mixed": [0.1, 0.3, 1, 3], "new": [3e-4, 1e-3, 3e-3], "tuned": [3e-4, 1e-3, 3e-3]}' | in_parallel
+    rates="1e-4, 3e-4, 1e-3, 3e-3"
+    copies unseen_tuning "{\"mixed\": [0.1, 0.3, 1, 3], \"new\": [$rates], \"tuned\": [$rates]}" | in_parallel
     grid=$("$PYTHON" $TOOLS/study.py grid "$OUT") && copies unseen "$grid" | in_parallel || FAILED=1
 fi
 
