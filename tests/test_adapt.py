@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_backbones import plain_models
 from tiny_runs import ROWS, typed
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -238,8 +238,34 @@ def test_a_killed_call_continues_and_writes_the_same_adapter(how, adapt, tmp_pat
         (dict(names=["count", "colour"]), "of other adapters"),
         (dict(output="{text}"), "with output"),
         (dict(no_prefix=True), "with no_prefix null, not true"),
+        (dict(max_input_length=None), "with max_input_length 24, not null"),
     ):
         assert adapt("out", **flags | changed)[0] == 2
+        assert words in capsys.readouterr().err
+
+
+def test_an_unfinished_folder_with_files_of_others_stays(adapt, tmp_path, capsys):
+    folder = tmp_path / "ablation"
+    (folder / "sets").mkdir(parents=True)
+    (folder / "job.json").write_text("{}")
+    assert adapt("ablation")[0] == 2
+    assert f"--output_dir {folder} holds other files (sets)" in capsys.readouterr().err
+    (folder / "sets").rmdir()
+    (folder / ".0123456789abcdef.partial").touch()  # of a killed write
+    assert adapt("ablation")[0] == 0
+
+
+def test_numbers_that_are_not_finite_are_an_error(adapt, adapters, tmp_path, capsys):
+    broken = shutil.copytree(adapters["count"], tmp_path / "broken")
+    tensors = load_file(broken / WEIGHTS)
+    next(iter(tensors.values()))[0, 0] = torch.nan
+    save_file(tensors, broken / WEIGHTS)
+    for flags, words in (
+        (dict(adapters=[broken]), f"--adapters broken: {broken / WEIGHTS} has weights that are not finite"),
+        (dict(how="tune", folds=2, rate=1e30), "--rate 1e+30: training diverged; give a lower one"),
+        (dict(how="mix", folds=2, rate=1e300), "--rate 1e+300: training diverged; give a lower one"),
+    ):
+        assert adapt(flags.get("how", "none"), **flags)[0] == 2
         assert words in capsys.readouterr().err
 
 
@@ -249,6 +275,7 @@ def test_wrong_input_is_one_error_each(adapt, adapters, table, tmp_path, capsys)
     (tmp_path / "full/file").touch()
     for changed, words in (
         (dict(rows=table([], "none.csv")), "none.csv has no rows"),
+        (dict(rows=table(colour[:1] * 2, "one.csv")), "one.csv has one input; an interval needs at least 2"),
         (dict(rows=table([*colour, ("a", "")], "bad.csv")), "bad.csv:8: column 'label' is empty"),
         (dict(rows=table([*colour, ("a",)], "cells.csv")), "cells.csv:8: 1 cells, the header has 2"),
         (dict(rows=tmp_path / "no.csv"), "--rows " + str(tmp_path / "no.csv")),

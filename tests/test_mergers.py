@@ -11,6 +11,7 @@ from tiny_runs import ROOT, typed, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe import RoutedModel, RoutingBartForConditionalGeneration
+from routing_moe.checkpoints.assemble import plain_of_merged_factors
 from routing_moe.cli.average import main
 from routing_moe.config.choices import MERGERS
 from routing_moe.config.plugins import REGISTRIES
@@ -38,9 +39,9 @@ def barts(world, tmp_path_factory):
     return [write_bart(folder / str(seed), seed) for seed in (1, 2, 3)]
 
 
-def write_mixture(folder, bart, kind: str):
+def write_mixture(folder, bart, kind: str, **fields):
     """Writes a mixture of three experts, whose embeddings are not those of the base."""
-    fields = dict(num_experts=3, route_source="average")
+    fields |= dict(num_experts=3, route_source="average")
     torch.manual_seed(4)
     if kind == "layer":
         fields |= dict(init_eps=0.1, encoder_vanilla_layers=[1])
@@ -134,6 +135,26 @@ def test_low_rank_experts_are_merged_as_peft_merges_adapters(flags, combination,
     expected = adapted.merge_and_unload(adapter_names=["merged"])
     for name, tensor in model.to_bart().named_parameters():
         torch.testing.assert_close(tensor, expected.get_parameter(name), rtol=1e-4, atol=1e-5)
+
+
+def test_a_mean_is_of_products_also_if_routes_mix_factors(world, tmp_path):
+    both = {}
+    for mixing in ("products", "factors"):
+        folder = write_mixture(tmp_path / mixing, world.bart, "lora", lora_mixing=mixing)
+        both[mixing] = averaged(tmp_path / f"mean_{mixing}", folder)[0].state_dict()
+    torch.testing.assert_close(both["factors"], both["products"])
+
+
+def test_factors_are_merged_in_float32_over_a_base_of_16_bits(world, tmp_path):
+    routed = RoutedModel.from_pretrained(write_mixture(tmp_path / "mixture", world.bart, "lora"))
+    for name, tensor in routed.backbone.named_parameters():
+        tensor.data = tensor.data if "lora_" in name else tensor.data.bfloat16()
+    before = {name: tensor.float() for name, tensor in routed.to_plain(torch.zeros(3, 3)).named_parameters()}
+    plain = plain_of_merged_factors(routed, lambda states, start: states[0])
+    short, linear = next(iter(routed.lora_layers[0].linear_maps.items()))
+    update = linear.scale * linear.lora_B[0].T @ linear.lora_A[0]
+    name = f"{routed.lora_layers[0].name}.{short}.weight"
+    torch.testing.assert_close(plain.get_parameter(name) - before[name], update, rtol=1e-4, atol=1e-6)
 
 
 def test_the_merger_of_the_guide_is_a_plugin(barts, world, tmp_path, monkeypatch):

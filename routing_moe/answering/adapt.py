@@ -14,6 +14,7 @@ import math
 import shutil
 import zlib
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -24,9 +25,9 @@ import torch
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
-from dataloader.atomic_files import LOCK_FILE, folder_lock, write_text
+from dataloader.atomic_files import LOCK_FILE, PARTIAL, folder_lock, write_text
 from dataloader.encoding import encode
-from dataloader.errors import InputError, counted, in_short
+from dataloader.errors import InputError, counted, in_short, problem_context
 from dataloader.gym import Example
 from dataloader.progress import ProgressBar
 from routing_moe.answering.export import export_adapter
@@ -46,7 +47,7 @@ from routing_moe.io.run_folder import describe_run
 from routing_moe.model.gguf_adapter import architecture_of
 from routing_moe.model.injection import OF_ATTENTION
 from routing_moe.model.mixtures import routes_of_experts
-from routing_moe.optim.step import Stepper
+from routing_moe.optim.step import Stepper, TrainingDiverged
 from routing_moe.results.statistics import bootstrap_interval
 from routing_moe.task_choice.learned import BATCH_SIZE, learn_route
 
@@ -71,14 +72,14 @@ def adapt(
     out, inputs = settings.output_dir, {example.input for example in examples}
     if as_gguf := settings.as_ == "gguf":
         architecture_of(base.config)
+    if len(inputs) < 2:
+        raise InputError(f"--rows {settings.rows} has one input; an interval needs at least 2")
     if settings.how != CHOOSE and len(inputs) < settings.folds:
         found = counted(len(inputs), "different input")
         raise InputError(f"--folds is {settings.folds}, but the rows have {found}; give fewer folds")
     restore_previous(out)
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if JOB_FILE not in names and names - {LOCK_FILE}:
-        raise InputError(f"--output_dir {out} holds other files; name a new folder")
     pieces = JobFolder(out / "losses", load_array, "compute it again", ".npy", partial(quote, safe=""))
+    check_is_own(out, pieces)
     described = {name: getattr(settings, name) for name in OF_JOB} | dict(texts) | made_of({"base": base})
     described |= {"adapters": made_of(folders), "data": zlib.crc32(repr(examples).encode())}
     with folder_lock(out):
@@ -98,6 +99,14 @@ def adapt(
             content = describe_run(settings.to_dict(), command) | report
             write_text(finished / ADAPT_FILE, json.dumps(content, indent=1, default=str))
         log.info("wrote %s to %s", chosen, out)
+
+
+def check_is_own(out: Path, pieces: JobFolder) -> None:
+    """Raises InputError if an unfinished folder, which the finished one replaces, has files of others."""
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    own = {LOCK_FILE, JOB_FILE, pieces.folder.name} | {name for name in names if fnmatch(name, PARTIAL)}
+    if ADAPT_FILE not in names and (others := sorted(names - own)):
+        raise InputError(f"--output_dir {out} holds other files ({in_short(others)}); name a new folder")
 
 
 class Adaptation:
@@ -143,7 +152,8 @@ class Adaptation:
         for name in ProgressBar(self.candidates, "losses", len(self.candidates), unit="candidate"):
             if (of_name := self.pieces.finished(name)) is None:
                 route_LE, all_rows = self.route(name), np.arange(len(self.rows))
-                of_name = np.stack([self.losses(route_LE, all_rows), self.are_right(route_LE)])
+                with problem_context(f"{name}: "):
+                    of_name = np.stack([self.losses(route_LE, all_rows), self.are_right(route_LE)])
                 self.pieces.write(name, npy_bytes(of_name))
             found.append(of_name)
         return np.stack(found, axis=1)
@@ -166,9 +176,13 @@ class Adaptation:
         return routes_of_experts(self.model)[self.experts[name]]
 
     def losses(self, route_LE: Tensor, rows: np.ndarray) -> np.ndarray:
-        """Returns the losses of some rows in nats."""
-        examples = self.rows.subset(rows)
-        return losses_along(self.model, examples, route_LE[None], self.routed.accelerator)[:, 0]
+        """Returns the losses of some rows in nats. Raises InputError if one is not finite."""
+        accelerator = self.routed.accelerator
+        losses_R = losses_along(self.model, self.rows.subset(rows), route_LE[None], accelerator)[:, 0]
+        if not np.isfinite(losses_R).all():
+            precision = f"--mixed_precision {accelerator.mixed_precision}"
+            raise InputError(f"the loss of a row is not a number with {precision}; give another precision")
+        return losses_R
 
     def are_right(self, route_LE: Tensor) -> np.ndarray:
         """Returns whether the best option of each row is accepted, 0 or 1; NaN without options."""
@@ -181,17 +195,21 @@ class Adaptation:
     def learned(self, rows: np.ndarray, best: str) -> Tensor:
         """Returns the route (L, E) that is learned from some rows. best: the best candidate on them."""
         settings, examples, accelerator = self.settings, self.rows.subset(rows), self.routed.accelerator
-        if settings.how == MIX:
-            how = dict(steps=settings.steps, rate=settings.rate or 0.1, seed=settings.seed)
-            choice = learn_route(self.model, settings.task, examples, accelerator=accelerator, **how)
-            return torch.from_numpy(choice.route_LE).float().to(self.model.device)
-        self.start_tuning(BASE if settings.tune_from == "new" else best)
-        # Without weight decay, the gradients of the other experts, which are 0, leave them as they are.
-        rates = dict(learning_rate=settings.rate or learning_rate_of("lora"), weight_decay=0.0)
-        sizes = dict(train_batch_size=BATCH_SIZE, total_steps=settings.steps, seed=settings.seed)
-        stepper = Stepper(self.model, examples, StepSettings(**rates, **sizes), accelerator)
-        for _ in stepper.run(settings.steps, desc="tuning", quiet=False):
-            pass
+        rate = settings.rate or (0.1 if settings.how == MIX else learning_rate_of("lora"))
+        try:
+            if settings.how == MIX:
+                how = dict(steps=settings.steps, rate=rate, seed=settings.seed)
+                choice = learn_route(self.model, settings.task, examples, accelerator=accelerator, **how)
+                return torch.from_numpy(choice.route_LE).float().to(self.model.device)
+            self.start_tuning(BASE if settings.tune_from == "new" else best)
+            # Without weight decay, the gradients of the other experts, which are 0, leave them as they are.
+            sizes = dict(train_batch_size=BATCH_SIZE, total_steps=settings.steps, seed=settings.seed)
+            steps = StepSettings(learning_rate=rate, weight_decay=0.0, **sizes)
+            stepper = Stepper(self.model, examples, steps, accelerator)
+            for _ in stepper.run(settings.steps, desc="tuning", quiet=False):
+                pass
+        except TrainingDiverged:
+            raise InputError(f"--rate {rate:g}: training diverged; give a lower one") from None
         return self.route(TUNED)
 
     @torch.no_grad()

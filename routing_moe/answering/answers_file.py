@@ -111,6 +111,7 @@ def keep_meta(routed, task: RoutedTask, settings: AnswerSettings, template: Kept
         "options": list(settings.options),
         "model": checksums(routed.start),
         "text settings": routed.texts,
+        "mixed_precision": routed.accelerator.mixed_precision,
     }
     meta, another = meta_file(Path(settings.output_file)), "name another --output_file"
     if not meta.exists():

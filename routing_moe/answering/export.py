@@ -184,7 +184,7 @@ def change_of_next_tokens(routed, task: RoutedTask, factors: Factors) -> str:
 
     KL(p || q) in nats of its distributions p along the route and q with the updates.
     """
-    model, route_LE = routed.model, routed.route_of(task).to(routed.model.device)
+    model, route_LE = routed.model.eval(), routed.route_of(task).to(routed.model.device)
     queries = [Query(text) for text in evenly_spread(list(task.texts), MOST_TEXTS)]
     encoded, kl_N, same = routed.task_file(task.name, queries).encoded, [], 0
     prefix = "backbone." if hasattr(model, "backbone") else ""

@@ -13,6 +13,7 @@ from dataloader.errors import InputError, in_brief, in_short
 from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE
 from routing_moe.model.base import fingerprint
 from routing_moe.model.injection import OF_ATTENTION, stacks
+from routing_moe.model.loading import check_finite
 
 PREFIX = "base_model.model."  # of names in an adapter
 ONLY = "experts are only low-rank updates of linear maps of layers"
@@ -62,6 +63,8 @@ def read_adapter(base, folder: Path) -> Updates:
         raise InputError(f"{folder}: changes {in_short(others)}; {ONLY}")
     if missing := sorted(needed - kept):
         raise InputError(f"{folder}: {WEIGHTS_FILE} lacks {in_short(missing)}, which {ADAPTER_FILE} names")
+    check_finite({f"{name}.lora_A": A for name, (A, _, _) in updates.items()}, folder)
+    check_finite({f"{name}.lora_B": B for name, (_, B, _) in updates.items()}, folder)
     adapted.unload()
     if fingerprint(base) != before:
         start = adapted.peft_config["default"].init_lora_weights

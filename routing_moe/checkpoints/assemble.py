@@ -224,7 +224,10 @@ def average(settings: AverageSettings):
             model = saved.load()
         config = model.config
         trained |= set(config.trained_tasks)
-        if not config.has_lora:  # whose parameters are mixed anyway
+        if config.has_lora:
+            for linear in [linear for layer in model.lora_layers for linear in layer.linear_maps.values()]:
+                linear.mixing = "products"  # also where routes mix factors
+        else:
             config.expert_mixing = "parameters"
         if settings.lora_parts == "factors":  # of a single run
             plain = plain_of_merged_factors(model, merge)
@@ -259,7 +262,7 @@ def plain_of_merged_factors(mixture, merge: Callable):
     for name, tensor in found.items():
         first[name].copy_(tensor)
     only_first_E = torch.eye(mixture.config.num_experts)[0]
-    return mixture.to_plain(only_first_E.expand(mixture.config.num_layers, -1)).float()
+    return mixture.to_plain(only_first_E.expand(mixture.config.num_layers, -1), dtype=torch.float32).float()
 
 
 def keep_what_is_known(model, models: Mapping[str, Model]) -> list[str]:

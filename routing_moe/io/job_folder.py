@@ -106,9 +106,10 @@ def keep_same_job(folder: Path, described: dict, pieces: JobFolder) -> None:
     path = folder / JOB_FILE
     if pieces.names():
         saved = load_json_object(path, "what the files in the folder are of")
-        for name, value in described.items():
-            if saved.get(name) != value:
-                was, now = (shorten(json.dumps(setting), 80) for setting in (saved.get(name), value))
+        for name in saved | described:
+            values = saved.get(name), described.get(name)
+            if values[0] != values[1]:
+                was, now = (shorten(json.dumps(value), 80) for value in values)
                 what = f"of {CHECKSUMS[name]}" if name in CHECKSUMS else f"with {name} {was}, not {now}"
                 raise InputError(
                     f"--output_dir {folder} holds results {what}; name another folder, or delete that one"
