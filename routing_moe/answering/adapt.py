@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.model_selection import GroupKFold
-from torch import Tensor
+from torch import Tensor, nn
 
 from dataloader.atomic_files import LOCK_FILE, PARTIAL, folder_lock, write_text
 from dataloader.encoding import encode
@@ -44,8 +44,10 @@ from routing_moe.io.arrays import load_array
 from routing_moe.io.files import npy_bytes, replacing_directory, restore_previous
 from routing_moe.io.job_folder import JOB_FILE, JobFolder, keep_same_job
 from routing_moe.io.run_folder import describe_run
+from routing_moe.model.conversion import with_shared_parameters
 from routing_moe.model.gguf_adapter import architecture_of
 from routing_moe.model.injection import OF_ATTENTION
+from routing_moe.model.lora import is_of_expert
 from routing_moe.model.mixtures import routes_of_experts
 from routing_moe.optim.step import Stepper, TrainingDiverged
 from routing_moe.results.statistics import bootstrap_interval
@@ -202,14 +204,15 @@ class Adaptation:
                 choice = learn_route(self.model, settings.task, examples, accelerator=accelerator, **how)
                 return torch.from_numpy(choice.route_LE).float().to(self.model.device)
             self.start_tuning(BASE if settings.tune_from == "new" else best)
-            # Without weight decay, the gradients of the other experts, which are 0, leave them as they are.
             sizes = dict(train_batch_size=BATCH_SIZE, total_steps=settings.steps, seed=settings.seed)
-            steps = StepSettings(learning_rate=rate, weight_decay=0.0, **sizes)
-            stepper = Stepper(self.model, examples, steps, accelerator)
+            steps, alone = StepSettings(learning_rate=rate, weight_decay=0.0, **sizes), only_last(self.model)
+            stepper = Stepper(alone, examples, steps, accelerator)
             for _ in stepper.run(settings.steps, desc="tuning", quiet=False):
                 pass
         except TrainingDiverged:
             raise InputError(f"--rate {rate:g}: training diverged; give a lower one") from None
+        for factor, (trained,) in zip(factors_of(self.model), factors_of(alone), strict=True):
+            factor.data[-1] = trained
         return self.route(TUNED)
 
     @torch.no_grad()
@@ -229,6 +232,23 @@ class Adaptation:
                     drawn = (drawn / math.sqrt(linear.in_features)).to(A)
                 # Other rows stay 0: without A and B, they have no gradient.
                 A[-1], B[-1] = drawn * is_used, B[expert]
+
+
+def only_last(model):
+    """Returns a copy of a model that shares its base and has its last expert, so that no other is trained."""
+    alone = with_shared_parameters(model)
+    alone.config.num_experts = 1
+    for layer in alone.lora_layers:
+        for linear in layer.linear_maps.values():
+            linear.lora_A, linear.lora_B = (
+                nn.Parameter(factor.detach()[-1:].clone()) for factor in (linear.lora_A, linear.lora_B)
+            )
+    return alone
+
+
+def factors_of(model) -> list[nn.Parameter]:
+    """Returns the factors A and B of all low-rank experts of a model."""
+    return [parameter for name, parameter in model.named_parameters() if is_of_expert(name)]
 
 
 def compared(names: list[str], losses_CR: np.ndarray, reference: int, right_CR=None) -> pd.DataFrame:
