@@ -81,7 +81,8 @@ fi
 
 # ---- adapters that exist, and 16 rows of an unseen task
 copies() { # GYM GRID: of each copy, what each method makes of its rows
-    for table in "$GYMS/$1"/tables/*-[123].jsonl; do
+    for table in "$GYMS/$1"/tables/*-{1,2,3}.jsonl; do # of all tasks the first first
+        [ -e "$table" ] || continue
         name=$(basename "$table" .jsonl)
         run "$OUT/copies/$name/losses.csv" "$PYTHON" $TOOLS/study.py copy "$OUT" "$name" "$MODEL" "$COPY_STEPS" "$2"
     done
