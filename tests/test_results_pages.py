@@ -156,6 +156,10 @@ MEASURED = {
         ("conflict.csv", "setting == 'full/learned'", ["test"], 100),
         ("conflict.csv", "setting == 'full/dense'", ["test"], 100),
     ],
+    "16 adapters of other": [
+        ("pretrained_adapters.csv", f"method == '{method}'", ["rank_accuracy"], 1)
+        for method in ("new", "mixed", "lowest_loss", "mean", "nearest_text", "base")
+    ],
     "80 real tasks": [
         (
             "real_tasks.csv",
@@ -172,7 +176,9 @@ MEASURED = {
     "Unseen real tasks": [("real_routes_unseen.csv", UNSEEN, INTERVAL, 1)],
 }
 OTHERS = {"Unseen real tasks": [2.6, 5.6]}  # the paper
-LEFT_OUT = re.compile(r"1.8 times the FLOPs|of 12 times the parameters|BARTs of 15,376 parameters|5 gyms")
+LEFT_OUT = re.compile(
+    r"1.8 times the FLOPs|of 12 times the parameters|BARTs of 15,376 parameters|5 gyms|SmolLM2-135M"
+)
 
 
 @pytest.mark.parametrize("question", MEASURED)
@@ -310,3 +316,21 @@ def history() -> set[str]:
     if FIRST_RELEASE not in commits:
         pytest.skip("not in a git repository with the history of the measurements")
     return commits
+
+
+def test_methods_of_the_pre_trained_model_and_their_contrasts_are_those_of_the_runs():
+    runs = pd.read_csv(FILES["pretrained_adapters_runs.csv"]).query("method != 'candidate'")
+    means = runs.groupby(["task", "method"])[["rank_accuracy", "loss"]].mean().unstack()
+    table = pd.read_csv(FILES["pretrained_adapters.csv"], index_col="method")
+    assert list(table.index) == list(table["loss"].sort_values().index)
+    for row in table.itertuples():
+        assert [row.rank_accuracy, row.loss] == pytest.approx(
+            [means[name][row.Index].mean() for name in ("rank_accuracy", "loss")], abs=1e-5
+        )
+    contrasts = pd.read_csv(FILES["pretrained_contrasts.csv"]).query("part == 'adapters'")
+    for row in contrasts.itertuples():
+        one, other = row.contrast.split(" - ")
+        differences = means[row.measure][one] - means[row.measure][other]
+        ends = ttest_1samp(differences, 0).confidence_interval()
+        assert (row.difference, row.low, row.high) == pytest.approx((differences.mean(), *ends), abs=1e-5)
+    assert list(contrasts["p_holm"]) == pytest.approx(holm(contrasts["p"]), abs=1e-5)
