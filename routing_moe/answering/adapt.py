@@ -37,7 +37,6 @@ from routing_moe.checkpoints.adapter_texts import keep_texts
 from routing_moe.checkpoints.assemble import Model, made_of, mixture_of_adapters
 from routing_moe.config.adapt import BASE, CHOOSE, MIX, TUNE, AdaptSettings
 from routing_moe.config.shared import StepSettings
-from routing_moe.config.train import learning_rate_of
 from routing_moe.evaluation.route_losses import losses_along
 from routing_moe.io.accelerator import make_accelerator
 from routing_moe.io.arrays import load_array
@@ -197,7 +196,7 @@ class Adaptation:
     def learned(self, rows: np.ndarray, best: str) -> Tensor:
         """Returns the route (L, E) that is learned from some rows. best: the best candidate on them."""
         settings, examples, accelerator = self.settings, self.rows.subset(rows), self.routed.accelerator
-        rate = settings.rate or (0.1 if settings.how == MIX else learning_rate_of("lora"))
+        rate = settings.rate or (1.0 if settings.how == MIX else 3e-4)
         try:
             if settings.how == MIX:
                 how = dict(steps=settings.steps, rate=rate, seed=settings.seed)

@@ -31,10 +31,10 @@ class AdaptSettings(GivenReading):
 
     how: str = CHOICE(CHOOSE, "choose: the candidate of lowest loss. mix: weights of all candidates for each layer, learned from the rows. tune: an adapter trained on the rows. What mix and tune learn is judged on folds of the rows that it was not learned from; if the best candidate has a lower loss there, that is written", choices=WAYS)
     folds: int = CHOICE(4, "with mix and tune: parts of the rows; what is learned is learned once more without each", range=Range(lambda n: n >= 2, "at least 2"))
-    steps: int = CHOICE(100, "with mix and tune: optimizer steps, of at most 32 rows", range=AT_LEAST_1)
-    rate: float | None = CHOICE(None, "peak learning rate (default: 0.1 for weights, 1e-3 for an adapter)", range=POSITIVE)
+    steps: int = CHOICE(40, "with mix and tune: optimizer steps, of at most 32 rows", range=AT_LEAST_1)
+    rate: float | None = CHOICE(None, "peak learning rate (default: 1 for weights, 3e-4 for an adapter, the best of those tried with 16 rows, 40 steps and SmolLM2-135M-Instruct: docs/results/pretrained.md)", range=POSITIVE)
     tune_from: str = CHOICE("best", "with tune: what is trained: the best adapter, a new one if the base is better; or a new one", choices=("best", "new"))
-    lora_rank: int = CHOICE(16, "rank of a new adapter", range=AT_LEAST_1)
+    lora_rank: int = CHOICE(8, "rank of a new adapter", range=AT_LEAST_1)
     lora_targets: str = CHOICE("all", "the linear maps that a new adapter changes", choices=LORA_TARGETS)
     seed: int = CHOICE(42, "seed of folds, batches and dropout", range=SEED)
     rank: int | None = CHOICE(None, "highest rank of the written adapter; it is then the nearest one, whose error is reported (default: that of what was chosen)", range=AT_LEAST_1)
