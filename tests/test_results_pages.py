@@ -158,7 +158,7 @@ MEASURED = {
     ],
     "16 adapters of other": [
         ("pretrained_adapters.csv", f"method == '{method}'", ["rank_accuracy"], 1)
-        for method in ("new", "mixed", "lowest_loss", "mean", "nearest_text", "base")
+        for method in ("new", "mixed", "lowest_loss", "tuned", "mean", "nearest_text", "base")
     ],
     "80 real tasks": [
         (
