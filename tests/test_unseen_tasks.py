@@ -237,8 +237,7 @@ def test_given_vectors_are_frozen_or_learned_predict_and_keep_their_scores(world
     model = RoutingBartForConditionalGeneration.from_pretrained(moved / "best")
     ratios = model.task_vectors.weight.detach().numpy() / vectors
     assert (ratios.std(axis=1)[:3] > 1e-3).all()
-    assert ratios[3] == pytest.approx(np.full(8, ratios[3, 0]))  # not trained on: only weight decay
-    assert 0.999 < ratios[3, 0] < 1
+    assert (ratios[3:] == 1).all()  # not trained on: no weight decay either
 
     same = ONLY | dict(taskvecs=kept["taskvecs"])
     save_task_vectors(kept["taskvecs"], names, vectors + 1)

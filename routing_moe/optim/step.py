@@ -118,6 +118,10 @@ class Stepper:
             compile_layers(model)
         self.limits = MicroBatchLimits.on(model.device, settings, model.config.max_position_embeddings)
         self.routed_rows = torch.tensor(model.config.routed_rows, dtype=torch.long, device=model.device)
+        vectors = model.task_vectors
+        absent = np.setdiff1d(range(vectors.num_embeddings), examples.task_ids_N) if vectors else []
+        self.absent_rows = torch.tensor(absent, dtype=torch.long, device=model.device)
+        self.absent_vectors = vectors.weight.detach()[self.absent_rows] if vectors else None
 
     def temperature(self, step: int) -> float:
         """Returns the temperature of the selection in a step (counted from 0)."""
@@ -319,6 +323,8 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         self.optimizer.step()  # frozen parts have no gradient, so they have no decay or momentum either
+        if len(self.absent_rows):  # vectors of tasks without examples, which weight decay would shrink
+            self.model.task_vectors.weight.data[self.absent_rows] = self.absent_vectors
         if self.base:
             self.base.apply()
         self.optimizer.zero_grad(set_to_none=True)
