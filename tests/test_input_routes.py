@@ -118,6 +118,15 @@ def test_a_run_resumes_bit_for_bit_scores_and_counts_its_cost(mine):
     scores = pd.read_csv(mine.whole / "best/eval-test-performance.csv", index_col=0)
     assert np.isfinite(scores["performance"]).all()
     assert "routes: learned for each example, by the mean" in (mine.whole / "log.txt").read_text()
+
+
+def test_the_router_is_frozen_by_a_rate_of_0_and_can_alternate_with_the_model(mine):
+    changed = MINE | dict(total_steps=2, warmup_ratio=0)
+    frozen = mine.run("frozen", **changed | dict(router_lr=0))
+    assert "routes: frozen for each example" in (frozen / "log.txt").read_text()
+    alternating = mine.run("alternating", **changed, alternate_every=2)
+    before, after = (weights(place / "last")["router.logits.weight"] for place in (frozen, alternating))
+    assert not torch.equal(before, after)
     assert json.loads((mine.whole / "cost.json").read_text())["total_flops"] > 0
 
 

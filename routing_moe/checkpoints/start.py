@@ -180,8 +180,9 @@ def load_start(settings: TrainSettings, split: Split, routes: GivenRoutes | None
         train_base(model, settings.base_lr > 0)
         if checkpoint is None:  # else it refers to its base already, or contains it
             refer_to_start(model, settings.start)
-    if model.config.has_router:  # with a frozen router, straight-through routes run only the selected experts
+    if model.router is not None:  # if it is frozen, straight-through routes run only the selected experts
         model.router.requires_grad_(settings.trains_router)
+    if model.config.has_router:
         model.task_vectors.requires_grad_(settings.trains_task_vectors)
     return model, tokenizer
 
