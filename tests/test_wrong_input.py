@@ -46,11 +46,17 @@ FLAGS = [
     (dict(initialize_from_vanilla=None, checkpoint="<bart>", checkpoint_name="last"), "--checkpoint and"),
     (dict(select_by="rank_accuracy"), "--select_by is rank_accuracy, but no task of"),
     (dict(do_predict=True, predict_split="dev"), "--predict_split is 'dev', but this section of"),
+    (dict(prefix="further/"), "--prefix is further/; it must be a name, without folders"),
+    (dict(do_train=None, do_predict=True, checkpoint_name="../best"), "--checkpoint_name is ../best; it"),
+    (dict(equal_flops="<here>", num_train_epochs=1), "--equal_flops and --num_train_epochs each end the"),
     (dict(router_nn_type="table", taskvecs="<here>"), "--taskvecs: the task vectors of --router_nn_type"),
     # ---- of the model, whose configuration is read
     (dict(lora_rank=2), "--lora_rank needs --expert_kind lora"),
     (dict(base_lr=0.1), "--base_lr is for what experts share: give --shared_base, or --expert_kind lora"),
     (dict(task_level_random_routing=True, task_level_random_n=3), "--task_level_random_n is 3; there are 2"),
+    (dict(router_lr=0, task_model_lr=0, alternate_every=2), "--alternate_every is 2, but only the model is"),
+    (dict(avg_routing=True, alternate_every=1), "--alternate_every is 1, but only the model is trained"),
+    (dict(random_routing=True, contested_above=1), "--contested_above is 1, but random routes differ among"),
     (dict(router_mode="top_k", router_top_k=1), "--router_top_k is 1: the weight is"),
     (dict(random_routing=True, expert_mixing="parameters"), "--expert_mixing is 'parameters' with random"),
     (dict(encoder_vanilla_layers="0,1", decoder_vanilla_layers="0"), "--encoder_vanilla_layers and decoder"),
@@ -102,6 +108,7 @@ VECTORS = dict(taskvecs="<here>/vectors")
 VECTOR_FILES = [
     (VECTORS, "--taskvecs <here>/vectors has no vector for", lambda p: p.vectors(["colour", "count"])),
     (VECTORS, "<here>/vectors/task_", lambda place: place.vectors(vectors_ND=np.array([[Trap()] * 8] * 4))),
+    (VECTORS | dict(avg_routing=True), "--taskvecs <here>/vectors is not a task-vector folder"),
     (VECTORS | dict(taskvecs_dim=9), "--taskvecs_dim is 9, but the", lambda place: place.vectors()),
 ]
 VANILLA = [

@@ -69,6 +69,8 @@ RUNS = [
     (STEP, "--output_dir <out> holds best and last", lambda place: (place.out / "run.json").unlink()),
     (START | dict(checkpoint="<out>"), "<out>: no checkpoint there ... inside: <out>/best, <out>/last"),
     (START | dict(checkpoint="nowhere"), "nowhere: no such folder"),
+    (START | dict(checkpoint="<out>/best", taskvecs="nowhere"), "--taskvecs nowhere is not a task-vector"),
+    (START | dict(checkpoint="<out>/best", base_lr=1), "--base_lr is for what experts share: give"),
     (
         START | dict(output_dir="<here>/link/run"),
         "<here>/link/run: <here>/link is a dangling link; remove it, or create its target",

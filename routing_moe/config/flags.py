@@ -49,6 +49,7 @@ POSITIVE_OR_INFINITE = dataclasses.replace(POSITIVE, infinite=True)
 NOT_NEGATIVE = Range(lambda value: value >= 0, "0 or greater")
 PROBABILITY = Range(lambda value: 0 <= value <= 1, "from 0 to 1")
 SEED = Range(lambda value: 0 <= value < 2**32, "0 or greater and below 2**32")
+NAME = Range(lambda value: Path(value).name == value != "..", "a name, without folders")
 
 
 @dataclass(frozen=True)

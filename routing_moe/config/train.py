@@ -13,6 +13,7 @@ from dataloader.task_splits import SECTIONS
 from routing_moe.config import choices
 from routing_moe.config.flags import (
     AT_LEAST_1,
+    NAME,
     NEVER,
     NOT_NEGATIVE,
     POSITIVE,
@@ -95,7 +96,7 @@ class TrainSettings(RunFlags):
     init_eps: float = START(1e-8, "standard deviation of the noise added to each copy (low-rank experts have none); the default is below float32 resolution for weights near 1", range=NOT_NEGATIVE)
     base_dtype: str | None = MORE_START(None, "precision of the weights that low-rank experts share, if they are not trained (default: float32)", choices=choices.BASE_DTYPES)
     checkpoint: str | None = START(None, "routing checkpoint to start from, a folder or a hub name owner/name[@revision] (default: none; to predict, --output_dir/--checkpoint_name)")
-    checkpoint_name: str = MORE_START("best", "which checkpoint of --output_dir to predict from, or if given to start from: best, last, or any folder there with a checkpoint, such as the init that merge writes or the <step>-steps that --save_period keeps", on_resume=True)
+    checkpoint_name: str = MORE_START("best", "which checkpoint of --output_dir to predict from, or if given to start from: best, last, or any folder there with a checkpoint, such as the init that merge writes or the <step>-steps that --save_period keeps", range=NAME, on_resume=True)
 
     num_experts: int | None = ROUTING(None, "experts per layer; 1: one multi-task model, without routes; with --task_routes, as many as the routes name", range=AT_LEAST_1, new_model=3, compared_as="budget")
     avg_routing: bool = ROUTING(False, "every expert with weight 1/E, for every task")
@@ -162,7 +163,7 @@ class TrainSettings(RunFlags):
     task_vector: str = MORE_RUNNING("auto", "the vector that the router reads for a task that --do_predict scores. nearest: train tasks of the split have their own, any other task gets a copy of that of the train task with the most similar texts; stored: all have their own, even if it is random; auto: their own, or nearest if it is random or missing. The column vector_seen of the scores shows what each vector has seen of its task. nearest: unlabelled inputs of its first sample; stored: what the vectors given to training had seen; random: nothing. With given routes, nearest is the route of the train task with the most similar texts, for tasks without one", choices=choices.FOUND_BY_RULE, on_resume=True, compared_as="scoring")
     text_vectors: str | None = MORE_RUNNING(None, "folder with id2task.json and task_vecs.npy, vectors of the tasks' texts by any method, which the nearest task is found by (default: computed from the train files of --train_dir or --predict_dir by the model with average routes)", on_resume=True)
     no_text_vectors: bool = MORE_RUNNING(False, "do not keep vectors of the train tasks' texts in best/, by which new texts find their nearest task: they take a pass over the first samples through all experts", on_resume=True)
-    prefix: str = RUNNING("", "prefix of the names of the files that --do_predict writes", on_resume=True)
+    prefix: str = RUNNING("", "prefix of the names of the files that --do_predict writes", range=NAME, on_resume=True)
 # fmt: on
 
     @property

@@ -21,7 +21,7 @@ from dataloader.options import find_options
 from dataloader.task_splits import Split, load_split
 from routing_moe.checkpoints.find import checkpoint_to_resume, checkpoint_to_start_from
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
-from routing_moe.config.choices import BUILT_IN_SOURCES, TRACKERS
+from routing_moe.config.choices import BUILT_IN_SOURCES, TRACKERS, has_parameters
 from routing_moe.config.flags import changed, differences, flag_problems, flags_of
 from routing_moe.config.measures import needed
 from routing_moe.config.shared import text_problems, with_texts_of
@@ -31,6 +31,7 @@ from routing_moe.io.hub import is_on_hub
 from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import CURVES_FILE, described_part, foreign_problems, load_run_settings
 from routing_moe.model.given_routes import GivenRoutes
+from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.results.run_cost import COST_FILE, read_cost, reference_cost
 from routing_moe.results.scores import ScoresFile
 from routing_moe.task_choice.given_routes import given_checksums, training_routes
@@ -72,6 +73,9 @@ def check_inputs(settings: TrainSettings, given: Collection[str] = (), writes: b
     train_gym, predict_gym, split, ontology = open_data(settings)
     check_data(settings, train_gym, predict_gym, split)
     checkpoint, resumed, routes = checkpoint_to_start_from(settings), checkpoint_to_resume(settings), None
+    if settings.taskvecs and resumed is None:
+        with problem_context("--taskvecs "):
+            load_task_vectors(settings.taskvecs)
     if settings.do_train and settings.equal_flops and resumed is None:
         reference_cost(settings.equal_flops)
     place = checkpoint or settings.start.described
@@ -90,9 +94,7 @@ def check_inputs(settings: TrainSettings, given: Collection[str] = (), writes: b
     if settings.do_train and not is_continued:
         settings = with_texts_of(settings, config, place, given)
     refuse(text_problems(settings, config, place))
-    if settings.task_level_random_routing and settings.task_level_random_n > config.num_experts:
-        n = settings.task_level_random_n
-        raise InputError(f"--task_level_random_n is {n}; there are {config.num_experts} experts")
+    refuse(start_problems(settings, config))
     if routes:
         with problem_context(f"--task_routes {routes.source}: "):
             routes.matrices(*config.route_sizes)
@@ -137,8 +139,8 @@ def contradictions(settings: TrainSettings) -> list[str]:
         problems.append("--vanilla_checkpoint has the weights of a new model, but a checkpoint is given")
     if settings.do_train and settings.is_new and settings.expert_kind != "lora":
         problems += [f"--{name} needs --expert_kind lora" for name in OF_UPDATES if getattr(settings, name)]
-        if settings.base_lr and not settings.shared_base:
-            problems.append("--base_lr is for what experts share: give --shared_base, or --expert_kind lora")
+    if settings.equal_flops and settings.num_train_epochs:
+        problems.append("--equal_flops and --num_train_epochs each end the run; give one of them")
     if settings.log_with in TRACKERS[1:] and importlib.util.find_spec(settings.log_with) is None:
         problems.append(f"--log_with is {settings.log_with!r}; it needs: pip install {settings.log_with}")
     learns = settings.do_train and settings.source_kind.reads_vectors
@@ -149,6 +151,28 @@ def contradictions(settings: TrainSettings) -> list[str]:
             problems.append("--taskvecs: the task vectors of --router_nn_type table are its logits")
         if not settings.trains_task_vectors:
             problems.append("--router_nn_type table learns task vectors only; train them (--task_model_lr)")
+    return problems
+
+
+def start_problems(settings: TrainSettings, config: "RoutingBartConfig") -> list[str]:
+    """Returns errors in flags that do not fit the model that a run starts with."""
+    n, problems = settings.task_level_random_n, []
+    if settings.task_level_random_routing and n > config.num_experts:
+        problems.append(f"--task_level_random_n is {n}; there are {config.num_experts} experts")
+    if not settings.do_train:
+        return problems
+    if settings.base_lr and not (settings.shared_base or config.has_lora):
+        problems.append("--base_lr is for what experts share: give --shared_base, or --expert_kind lora")
+    source, several = config.route_source, config.num_experts > 1
+    trains_routes = settings.trains_router and has_parameters(source)
+    if config.has_router:
+        trains_routes = settings.trains_task_vectors or (settings.trains_router and not config.has_table)
+    if settings.alternate_every and not (several and trains_routes):
+        every = settings.alternate_every
+        problems.append(f"--alternate_every is {every}, but only the model is trained; leave it out")
+    if settings.contested_above is not None and several and not config.source_kind.per_task:
+        reason = f"{source} routes differ among the examples of a task"
+        problems.append(f"--contested_above is {settings.contested_above:g}, but {reason}; leave it out")
     return problems
 
 
