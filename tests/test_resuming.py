@@ -65,6 +65,7 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(world, finished, ca
 def test_a_trained_run_with_scores_of_fewer_examples_is_only_scored(killed_between, world, finished):
     folder, flags = world.copy(finished, f"unscored{killed_between}"), dict(do_predict=True, save_period=2)
     log = (folder / "log.txt").read_text()
+    (folder / "best/eval-settings.json").unlink()  # else its scores are not replaced
     only = dict(do_train=None, initialize_from_vanilla=None, predict_max_examples=1)
     if killed_between:  # the scores of dev files and of test files
         files = (world.gym, world.bart, folder)

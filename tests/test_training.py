@@ -155,8 +155,9 @@ def test_prediction_inherits_text_and_decoding_settings_unless_given(world, fini
         assert (folder / "best" / name).read_bytes() == (finished / "best" / name).read_bytes()
     settings = json.loads((folder / "best/eval-settings.json").read_text())["settings"]
     assert (settings["max_input_length"], settings["num_beams"]) == (24, 1)
-    assert main([*bare, "--num_beams", "2", "--learning_rate", "3"]) == 0  # of training, without effect
-    settings = json.loads((folder / "best/eval-settings.json").read_text())["settings"]
+    changed = ["--num_beams", "2", "--prefix", "two-", "--learning_rate", "3"]  # of training, without effect
+    assert main([*bare, *changed]) == 0
+    settings = json.loads((folder / "best/two-eval-settings.json").read_text())["settings"]
     assert settings["num_beams"] == 2
 
 

@@ -174,7 +174,7 @@ def test_an_unseen_task_is_scored_with_the_route_of_its_nearest(finished, world)
     model = RoutingBartForConditionalGeneration.from_pretrained(folder / "best")
     assert model.config.random_vectors == ["plural"]
     vector_D = before["task_vectors.weight"][model.config.task_names.index(described.split()[2])]
-    assert_scored_as_with(model, vector_D, folder, world.copy(folder, "nearest_by_hand"), world)
+    assert_scored_as_with(model, vector_D, folder, world.copy(finished, "nearest_by_hand"), world)
 
 
 def test_a_task_missing_in_the_checkpoint_is_scored_with_given_text_vectors(finished, world, tmp_path):

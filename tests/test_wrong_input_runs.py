@@ -44,8 +44,12 @@ def link(place):
     (place.folder / "link").symlink_to(place.folder / "nowhere")
 
 
-def scored(place):
-    (place.out / "best/eval-settings.json").write_text('{"settings": {"custom_tasks_splits": "other.json"}}')
+def scored(**settings):
+    return lambda place: place.write("out/best/eval-settings.json", {"settings": settings})
+
+
+SCORED_WITH = dict.fromkeys(("predict_max_examples", "predict_temperature", "eval_sampled_routes"))
+SCORED_WITH["predict_samples"] = "first"
 
 
 def without_plural(place):
@@ -78,7 +82,16 @@ RUNS = [
     ),
     (PREDICT | dict(num_experts=5), "--num_experts is 5, but <out>/best was trained with 2; leave the"),
     (PREDICT | dict(num_experts=None, router_mode="softmax"), "has another --router_mode"),
-    (PREDICT | dict(custom_tasks_splits="<gym>/split.json"), "--custom_tasks_splits other.json", scored),
+    (
+        PREDICT | dict(custom_tasks_splits="<gym>/split.json"),
+        "has scores of --custom_tasks_splits a; to",
+        scored(custom_tasks_splits="a"),
+    ),
+    (PREDICT | dict(predict_max_examples=1), "--predict_max_examples is 1, but in", scored(**SCORED_WITH)),
+    (PREDICT | dict(predict_samples="all"), "--predict_samples is all, but in", scored(**SCORED_WITH)),
+    (PREDICT | dict(eval_sampled_routes=True), "--eval_sampled_routes is given", scored(**SCORED_WITH)),
+    (PREDICT | dict(predict_temperature=5), "--predict_temperature is 5.0, but", scored(**SCORED_WITH)),
+    (PREDICT | dict(checkpoint="<out>/best"), "--num_beams is 1, but in the scores", scored(num_beams=2)),
     (
         PREDICT | dict(predict_split="test", task_vector="stored"),
         "<out>/best has no vector for plural, only for",

@@ -220,28 +220,35 @@ def foreign_scores(settings: TrainSettings, saved: dict | None) -> list[str]:
     folder, place = Path(settings.output_dir), settings.checkpoint
     if settings.prefix:
         return []
-    if not place:
-        return scores_of_other_tasks(settings)
-    name = "best" if is_on_hub(place) else Path(place).name  # as `run_prediction` names the folder of scores
-    if Path(place).resolve() in (folder.resolve(), (folder / name).resolve()):
-        return []
+    name = settings.checkpoint_name
+    if place:
+        name = (
+            "best" if is_on_hub(place) else Path(place).name
+        )  # as `run_prediction` names the scores' folder
+    if not place or Path(place).resolve() in (folder.resolve(), (folder / name).resolve()):
+        return scores_of_other_flags(settings, name)
     other = None if saved is None else f"the run {folder}"
     if other is None and (scored := scored_before(settings, name)) is not None:
         scored = scored.get("checkpoint") or str(folder / name)
         other = scored if Path(scored).resolve() != Path(place).resolve() else None
     what = f"--output_dir {folder} is for scores of {other}; name another folder for those of {place}"
-    return [f"{what}, or give --prefix"] if other else []
+    return [f"{what}, or give --prefix"] if other else scores_of_other_flags(settings, name)
 
 
-def scores_of_other_tasks(settings: TrainSettings) -> list[str]:
-    """Returns the problem of scores of another gym or split that those of this prediction would replace."""
-    scored = scored_before(settings, settings.checkpoint_name) or {}
+def scores_of_other_flags(settings: TrainSettings, checkpoint_name: str) -> list[str]:
+    """Returns problems of scores by other flags that those of this prediction would replace."""
+    scored, folder = (
+        scored_before(settings, checkpoint_name) or {},
+        Path(settings.output_dir, checkpoint_name),
+    )
     for name in ("predict_dir", "custom_tasks_splits"):
         own, other = getattr(settings, name), scored.get(name)
         if own and other and Path(own).resolve() != Path(other).resolve():
-            folder = Path(settings.output_dir, settings.checkpoint_name)
             return [f"{folder} has scores of --{name} {other}; to keep them, give --prefix"]
-    return []
+    flags = {name for name, flag in flags_of(settings).items() if flag.compared_as == "scoring"}
+    values = {name: getattr(settings, name) for name in flags | {"predict_samples", "debug"}}
+    found = changed(values, scored, f"the scores in {folder}")
+    return [f"{line}; to keep them, give --prefix" for line in sorted(found)]
 
 
 def scored_before(settings: TrainSettings, checkpoint_name: str) -> dict | None:
