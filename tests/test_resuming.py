@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 from forks import forked, killed
 from tiny_runs import assert_equal, assert_same_run, contents, fail_in_step, reopen, run, weights
 
@@ -76,6 +77,31 @@ def test_a_trained_run_with_scores_of_fewer_examples_is_only_scored(killed_betwe
     (folder / "eval_log.txt").unlink()
     assert_same_run(folder, finished)
     assert (folder / "log.txt").read_text() == log
+
+
+def test_a_run_that_was_out_of_memory_goes_on_with_its_smaller_micro_batches(world, finished, monkeypatch):
+    def out_of_memory_once():
+        backward, errors = Stepper._backward, [torch.OutOfMemoryError("CUDA out of memory")]
+
+        def limited(self, *args):
+            if errors:
+                raise errors.pop()
+            return backward(self, *args)
+
+        monkeypatch.setattr(Stepper, "_backward", limited)
+
+    flags = dict(total_steps=3, checkpoint_period=2, no_text_vectors=True)
+    out_of_memory_once()
+    whole = world.run("halved", **flags)
+    out_of_memory_once()
+    fail_in_step(3, lambda: world.run("halved and stopped", **flags))
+    resumed = world.run("halved and stopped", **flags, resume=True)
+    assert_same_run(resumed, whole)  # with dropout, whose masks differ otherwise
+    state = torch.load(whole / "last/training_state.pt", weights_only=True)
+    assert state["max_tokens"][0] == 16384 > 10 * state["max_tokens"][1]
+    reopen(resumed)
+    world.run(resumed.name, **flags, resume=True, max_tokens_per_micro_batch=99)
+    assert "micro-batches of at most 99 padded tokens" in (resumed / "log.txt").read_text()
 
 
 def test_a_finished_run_without_its_cost_gets_it(world, finished):

@@ -238,6 +238,8 @@ def test_other_settings_models_and_data_are_not_continued(made, each, world, tmp
 
     refused("text", made["text"], "--task_names is given, but in the vectors in", task_names=True)
     refused("text", each["text"], "--samples is first, but", "it was each")
+    tight = dict(samples="each", max_tokens_per_micro_batch=9)  # other dropout masks
+    refused("fisher", each["fisher"], "--max_tokens_per_micro_batch is 9, but in the vectors in", **tight)
     refused("random", made["text"], "holds vectors of the method 'text'")
     bart = shutil.copytree(world.bart, tmp_path / "bart")
     state = load_backbone(bart)

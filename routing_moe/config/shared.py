@@ -87,8 +87,8 @@ GivenReading = _given("GivenReading", (*LENGTHS, *FORMAT_FLAGS))  # of commands 
 class OptimizerFlags(Command):
     """AdamW, clipping, memory and precision."""
 
-    max_tokens_per_micro_batch: int | None = MORE_OPTIMISATION(None, "maximum padded source and target tokens per micro-batch; limits memory, does not change results; 0: no limit. Halved when a step runs out of memory (default: 16384, on CUDA 32768)", range=NOT_NEGATIVE, on_resume=True)  # affects only the rounding of sums
-    micro_batch_overhead: int | None = MORE_OPTIMISATION(None, "cost of a micro-batch, in padded tokens, when a step is cut into micro-batches at minimum cost: the higher, the fewer micro-batches, with more padding; changes time and memory, not results (default: 256 on a CPU, 8192 on CUDA)", range=NOT_NEGATIVE, on_resume=True)  # affects only the rounding of sums
+    max_tokens_per_micro_batch: int | None = MORE_OPTIMISATION(None, "maximum padded source and target tokens per micro-batch; limits memory; changes results only by rounding and by which dropout masks are drawn; 0: no limit. Halved when a step runs out of memory (default: 16384, on CUDA 32768)", range=NOT_NEGATIVE, on_resume=True)
+    micro_batch_overhead: int | None = MORE_OPTIMISATION(None, "cost of a micro-batch, in padded tokens, when a step is cut into micro-batches at minimum cost: the higher, the fewer micro-batches, with more padding; changes time and memory, results only as that limit (default: 256 on a CPU, 8192 on CUDA)", range=NOT_NEGATIVE, on_resume=True)
     base_lr: float = MORE_OPTIMISATION(0.0, "peak learning rate of what experts share: of experts of kind lora the model (with --shared_base the default is --learning_rate). 0: frozen; a checkpoint has then only the other weights, and the place and checksum of this model", range=NOT_NEGATIVE, compared_as="budget")
     weight_decay: float = OPTIMISATION(0.01, "decoupled weight decay of matrices", range=NOT_NEGATIVE, compared_as="budget")
     adam_epsilon: float = OPTIMISATION(1e-8, "AdamW's epsilon", range=POSITIVE)

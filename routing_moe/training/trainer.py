@@ -64,6 +64,7 @@ class Training:
         self.folder = Path(settings.output_dir)
         # best_score: the highest `goodness` by --select_by
         # since_eval: loss (nats) and target tokens since the last evaluation
+        # max_tokens: limit of micro-batches by the flags, and now, which is less after running out of memory
         self.state = {
             "step": 0,
             "best_score": -math.inf,
@@ -72,6 +73,7 @@ class Training:
             "data": train_examples.fingerprint(),
             "dev_data": [file.encoded.fingerprint() for file in dev_files],
             "metrics": {file.sample: f"metric {file.metric}" for file in dev_files},
+            "max_tokens": [self.stepper.limits.max_tokens] * 2,
         }
         self.total_steps = last_step(settings, len(train_examples), settings.step_size)
         self.stop_requested = False
@@ -102,6 +104,7 @@ class Training:
 
     def _note(self, step: int, report: dict) -> None:
         self.state["step"] = step
+        self.state["max_tokens"][1] = self.stepper.limits.max_tokens
         self.state["since_eval"][0] += report["loss"]
         self.state["since_eval"][1] += report["tokens"]
         if step % LOG_EVERY == 0 or step == self.total_steps:
@@ -223,7 +226,8 @@ class Training:
 
     def load_state(self, checkpoint: Path) -> None:
         """Restores the state of the optimizer and the loop from `checkpoint`, whose weights the model has."""
-        state = {key: self.state[key] for key in ("dev_data", "metrics")} | load_training_state(checkpoint)
+        state = {key: self.state[key] for key in ("dev_data", "metrics", "max_tokens")}
+        state |= load_training_state(checkpoint)  # earlier commits saved less
         was, now = state["metrics"], self.state["metrics"]
         other = [f"{name}: {was.get(name)}, now {now[name]}" for name in now if was.get(name) != now[name]]
         metrics = f"metrics of dev files ({in_short(other)})"
@@ -237,6 +241,10 @@ class Training:
             self.stepper.load_optimizer(state.pop("optimizer"))
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
+            if state["max_tokens"][0] != self.state["max_tokens"][0]:  # another flag or device
+                state["max_tokens"] = self.state["max_tokens"]
+            limits = dataclasses.replace(self.stepper.limits, max_tokens=state["max_tokens"][1])
+            self.stepper.limits = limits
             self.state = {name: state[name] for name in self.state}
         except (KeyError, ValueError, AttributeError, TypeError) as error:
             raise InputError(

@@ -273,6 +273,7 @@ class TrainingSettings(ModelReadingSettings):
     max_grad_norm: float = TRAINING(0.1, "clip the norm of the gradient of the summed loss; inf: no clipping", range=POSITIVE_OR_INFINITE)
     mixed_precision: str = TRAINING("no", "precision of matrix products in training; weights stay float32", choices=PRECISIONS)
     seed: int = TRAINING(42, "seed of batches, dropout and adapters, the same for all tasks", range=SEED)
+    max_tokens_per_micro_batch: int = TEXTS(16384, "maximum padded tokens per micro-batch; limits the memory of each process of --num_workers; changes which dropout masks are drawn; 0: no limit", range=NOT_NEGATIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,7 +302,7 @@ class FisherSettings(TrainingSettings):
     bottleneck: int = METHOD(16, "hidden size of adapters", range=AT_LEAST_1)
     learning_rate: float | None = TRAINING(None, "peak learning rate, which decays to 0; 0: weights do not change (default: 3e-5 for layers, else 1e-3)", range=NOT_NEGATIVE)
     total_steps: int = TRAINING(200, "optimizer steps", range=AT_LEAST_1)
-    max_tokens_per_micro_batch: int = TEXTS(4096, "maximum padded tokens per micro-batch; limits the memory of each process of --num_workers; 0: no limit", range=NOT_NEGATIVE, on_resume=True)  # less than for text: one gradient per example is kept
+    max_tokens_per_micro_batch: int = TEXTS(4096, "maximum padded tokens per micro-batch; limits the memory of each process of --num_workers; changes which dropout masks are drawn; 0: no limit", range=NOT_NEGATIVE)  # less than for text: one gradient per example is kept
 
     @classmethod
     def defaults(cls, chosen: Mapping[str, Any]) -> dict[str, Any]:
