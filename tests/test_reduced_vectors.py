@@ -29,6 +29,7 @@ def write(place, name, vectors_ND, names=(*TRAIN, *UNSEEN), **fields):
     (place.folder / name).mkdir()
     save_task_vectors(place.folder / name, list(names), vectors_ND)
     made = dict(method="fisher", seen="labelled rows of one sample", model_files={"a": "b"})
+    made["settings"] = dict(seed=42, bottleneck=16, samples="first", tasks=None)
     sample_of = {sample: "unseen1" for sample in SAMPLES if sample in names}
     place.write(f"{name}/meta.json", made | dict(sample_of=sample_of) | fields)
 
@@ -93,7 +94,9 @@ LIKE = dict(like="<here>/reduced", dim=None, custom_tasks_splits=None)
 def test_a_saved_reduction_is_applied_to_new_tasks(place):
     assert run(place, transform="log", output_dir="<here>/reduced") == 0
     raw, before = vectors(place.folder / "raw"), vectors(place.folder / "reduced")
-    write(place, "new", np.stack([raw["unseen1"], raw["train2"]]), ["newcomer", "train2"], seen="nothing")
+    new, tasks = np.stack([raw["unseen1"], raw["train2"]]), ["newcomer", "train2"]
+    settings = dict(seed=42, bottleneck=16, samples="each", tasks=tasks)
+    write(place, "new", new, tasks, seen="nothing", settings=settings)
     assert run(place, **LIKE, taskvecs="<here>/new") == 0
     found = vectors(place.out)
     np.testing.assert_allclose(found["newcomer"], before["unseen1"], atol=1e-6)
@@ -116,6 +119,7 @@ MISTAKES = [
     (LIKE | dict(transform="log"), "--transform is for fitting a reduction; that of --like is fitted"),
     (dict(taskvecs="<here>/reduced", output_dir="<here>/reduced"), "is the folder of --taskvecs or --like"),
     (LIKE | dict(taskvecs="<here>/same"), "the reduction needs vectors of 9 dimensions, these have 2"),
+    (LIKE | dict(taskvecs="<here>/seed"), "--seed is 7, but in the vectors that --like ... it was 42"),
     (LIKE | dict(taskvecs="<here>/text"), "another method than that of the vectors that --like"),
 ]
 
@@ -125,6 +129,7 @@ def test_a_mistake_is_reported(changed, message, place, capsys):
     place.write("other.json", {"train": [*TRAIN, "other"]})
     write(place, "same", np.zeros((8, 2)))
     write(place, "text", np.ones((8, 9)), method="text")
+    write(place, "seed", np.ones((8, 9)), settings=dict(seed=7, bottleneck=16))
     run(place, output_dir="<here>/reduced")
     printed = refused(place, capsys, lambda: run(place, **changed))
     assert_problem(printed.err.splitlines(), *map(place.filled_in, message.split(" ... ")))

@@ -24,18 +24,21 @@ from routing_moe.config.flags import (
     AT_LEAST_1,
     REQUIRED,
     Command,
+    changed,
     command_line,
     differences,
+    flags_of,
     group,
 )
 from routing_moe.io.arrays import load_arrays
 from routing_moe.io.files import npz_bytes
 from routing_moe.io.run_folder import describe_run
 from routing_moe.model import task_vectors as files
-from task.task_emb.settings import chosen_tasks, split_of
+from task.task_emb.settings import SETTINGS, chosen_tasks, split_of
 
 REDUCTION_FILE = "reduction.npz"
 ARRAYS = ("transform", "added", "mean_D", "scale_D", "components_dD", "factor", "explained_d")
+OF_ROWS = ("samples", "max_tokens_per_micro_batch")  # in which vectors that are reduced alike may differ
 LOG_OFFSET = 1e-3  # relative to the median positive number: added before the log, so that it is finite
 VECTORS, FITTING = group("vectors"), group("the reduction")
 
@@ -204,7 +207,13 @@ def load_reduction(like: str, source: dict) -> tuple[dict[str, np.ndarray], dict
     if not path.is_file():
         raise InputError(f"--like {path}: no such file; name a folder of `routing-moe vectors reduce`")
     reduction = load_arrays(path, ARRAYS)
-    for name in ("method", "model_files") if source and meta.get("source") else ():
-        if source.get(name) != meta["source"].get(name):
-            raise InputError(f"another {name} than that of the vectors that --like {like} was fitted on")
+    fitted_on, where = meta.get("source") or {}, f"the vectors that --like {like} was fitted on"
+    for name in ("method", "model_files") if source and fitted_on else ():
+        if source.get(name) != fitted_on.get(name):
+            raise InputError(f"another {name} than that of {where}")
+    flags = flags_of(SETTINGS.get(source.get("method"), Command))
+    fixed = {name for name, flag in flags.items() if not (flag.on_resume or flag.is_path)}.difference(OF_ROWS)
+    values = {name: value for name, value in (source.get("settings") or {}).items() if name in fixed}
+    if different := changed(values, fitted_on.get("settings") or {}, where):
+        raise InputError(different)
     return reduction, {name: meta.get(name) for name in ("fitted_on", "fitted_on_seen")}

@@ -330,6 +330,8 @@ class GradientSettings(ModelReadingSettings):
     projection_dim: int = METHOD(4096, "dimension of the random projection of a gradient; a shorter one is not projected; 0: no projection", range=NOT_NEGATIVE)
     projection_seed: int = METHOD(42, "seed of the projection, the same for all tasks", range=SEED)
     mixed_precision: str = METHOD("no", "precision of matrix products; gradients are summed in float32. auto: bf16 on a GPU that supports it, else no", choices=("no", "auto", "bf16"))  # not fp16: small gradients underflow, and nothing scales the loss
+
+SETTINGS = {kind.method: kind for kind in (RandomSettings, DescriptionSettings, TextSettings, FinetunedTextSettings, FisherSettings, GradientSettings)}
 # fmt: on
 
 
