@@ -34,7 +34,7 @@ def test_training_and_prediction_with_the_precision_of_the_launcher(world, tmp_p
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     assert run(world.gym, world.bart, tmp_path / "run", do_predict=True, **SHORT) == 0
     only_predicting = dict(do_train=None, initialize_from_vanilla=None, do_predict=True, total_steps=None)
-    only_predicting |= dict(mixed_precision="no")  # the flag wins
+    only_predicting |= dict(mixed_precision="no", max_output_length=None)  # the flag wins
     assert run(world.gym, None, tmp_path / "run", **only_predicting) == 0
 
 

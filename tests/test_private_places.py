@@ -77,7 +77,7 @@ class Secrets:
     def into_run(self, run: Path) -> None:
         """Writes secrets into every file of a run that has texts."""
         record = described(TrainSettings, self.value)
-        assert {"train_dir", "model", "task_routes", "taskvecs", "prefix"} <= record["settings"].keys()
+        assert {"train_dir", "model", "task_routes", "taskvecs"} <= record["settings"].keys()
         if self.kind == "url":  # no files
             record["settings"] |= {"task_ontology": None}
         record["settings"]["initialize_from_vanilla"] = self.kind == "path"  # else from --checkpoint

@@ -111,8 +111,7 @@ def new_fields(settings: TrainSettings, split: Split, routes: GivenRoutes | None
         fields["num_experts"] = routes.num_experts
     reads_vectors = kind_of(fields["route_source"]).reads_vectors and fields["num_experts"] > 1
     if settings.taskvecs and reads_vectors:
-        with problem_context("--taskvecs "):
-            fields["task_names"], vectors_ND = load_task_vectors(settings.taskvecs)
+        fields["task_names"], vectors_ND = load_task_vectors(settings.taskvecs)
         check_width(settings, vectors_ND)
         fields["router_input_dim"] = vectors_ND.shape[1]
     return fields

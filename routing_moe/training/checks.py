@@ -221,10 +221,8 @@ def foreign_scores(settings: TrainSettings, saved: dict | None) -> list[str]:
     if settings.prefix:
         return []
     name = settings.checkpoint_name
-    if place:
-        name = (
-            "best" if is_on_hub(place) else Path(place).name
-        )  # as `run_prediction` names the scores' folder
+    if place:  # as `run_prediction` names the folder of scores
+        name = "best" if is_on_hub(place) else Path(place).name
     if not place or Path(place).resolve() in (folder.resolve(), (folder / name).resolve()):
         return scores_of_other_flags(settings, name)
     other = None if saved is None else f"the run {folder}"
@@ -237,10 +235,8 @@ def foreign_scores(settings: TrainSettings, saved: dict | None) -> list[str]:
 
 def scores_of_other_flags(settings: TrainSettings, checkpoint_name: str) -> list[str]:
     """Returns problems of scores by other flags that those of this prediction would replace."""
-    scored, folder = (
-        scored_before(settings, checkpoint_name) or {},
-        Path(settings.output_dir, checkpoint_name),
-    )
+    scored = scored_before(settings, checkpoint_name) or {}
+    folder = Path(settings.output_dir, checkpoint_name)
     for name in ("predict_dir", "custom_tasks_splits"):
         own, other = getattr(settings, name), scored.get(name)
         if own and other and Path(own).resolve() != Path(other).resolve():
