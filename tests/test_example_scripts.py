@@ -209,6 +209,14 @@ def test_several_processes_are_launched_by_accelerate(recorded, parse):
     parse("routing_moe.cli.train", launch.training_script_args)
 
 
+def test_modules_that_several_processes_run_are_commands(copy):
+    launched = re.findall(r"\$1 = (\w+)", (ROOT / "example_scripts/setup.sh").read_text())
+    assert "train" in launched
+    for name in launched:
+        shown = call(copy, f'"$PYTHON" -m routing_moe.cli.{name} --help').stdout
+        assert shown.startswith(f"usage: routing-moe {name} ")
+
+
 # ---- wrong words
 
 

@@ -13,6 +13,7 @@ docs/routes_by_loss.md has a whole example, with rates.
 
 import logging
 import os
+import sys
 from contextlib import ExitStack
 
 from dataloader.errors import InputError, in_short, problem_context
@@ -148,3 +149,7 @@ def kept(settings: TransferSettings) -> str:
     if not (settings.folder / "losses").is_dir():
         return "nothing was computed"
     return f"finished losses are kept in {settings.folder}/losses; the same command continues"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
