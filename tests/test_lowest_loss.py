@@ -127,7 +127,7 @@ def tune(place, name, start, code=0, **changed) -> Path:
     return place / name
 
 
-def test_each_sample_starts_from_the_route_of_its_own_rows(place):
+def test_each_sample_starts_from_the_route_of_its_own_rows(place, capsys):
     folder = tune(place, "tuned", "experts")
     found = by_sample(folder)
     assert found["both_12_100"].startswith("route of expert 2 (lowest loss, ")
@@ -135,3 +135,6 @@ def test_each_sample_starts_from_the_route_of_its_own_rows(place):
     assert found["both_12_100"].endswith("); plain model")
     for sample, seen in by_sample(folder, "vector_seen").items():
         assert seen == f"{OF_ONE}: {sample.removesuffix('_best')}"
+    tune(place, "tuned", "experts", code=2, task_routes=None, learning_rate_list=[0.02])
+    problem = f"--task_routes is not given, but in the grid in {folder} it was lowest_loss"
+    assert problem in capsys.readouterr().err

@@ -237,9 +237,9 @@ def differences(
 
 
 def existing_paths(settings: Any) -> set[str]:
-    """Returns the names of path flags whose file exists or is not given: its checksum is compared instead."""
+    """Returns the names of path flags whose file exists: its checksum is compared instead."""
     paths = {name: getattr(settings, name) for name, flag in flags_of(settings).items() if flag.is_path}
-    return {name for name, path in paths.items() if path is None or Path(path).exists()}
+    return {name for name, path in paths.items() if path is not None and Path(path).exists()}
 
 
 def changed(values: Mapping[str, Any], saved: Mapping[str, Any], where: str) -> list[str]:
