@@ -14,6 +14,7 @@ from dataloader.templates import dataset_of
 ONTOLOGY_FILE = "ontology.json"  # of a gym
 SHIPPED_ONTOLOGY = Path(__file__).parent / "ontology.json"
 UNCATEGORISED = ("uncategorised", "uncategorised")
+ALL = "all"  # the category of all tasks in tables of results
 
 
 class Ontology:
@@ -34,6 +35,8 @@ class Ontology:
         tree = load_json_object(path, "an ontology like {category: {subcategory: [task, ...]}}")
         places: dict[str, str] = {}
         for category, subcategories in tree.items():
+            if category in (ALL, UNCATEGORISED[0]):
+                raise InputError(f'{path}: tables of results have "{category}" for other tasks; rename it')
             if not isinstance(subcategories, dict):
                 raise InputError(f'{path}: "{category}" must be an object {{subcategory: [task, ...]}}')
             for subcategory, tasks in subcategories.items():

@@ -166,6 +166,8 @@ def test_templates_have_the_place_and_category_of_their_data_set_unless_they_are
     [
         ({"x": ["t"]}, 'tree.json: "x" must be'),
         ({"x": {"s": "t"}}, '"x" / "s" must be a list'),
+        ({"all": {"s": ["t"]}}, 'tree.json: tables of results have "all" for other tasks; rename it'),
+        ({"uncategorised": {"s": ["t"]}}, 'have "uncategorised" for other tasks'),
         ({"x": {"s": ["t"]}, "y": {"s": ["t"]}}, 'task \'t\' is in "x" / "s" and again in "y" / "s"'),
     ],
 )

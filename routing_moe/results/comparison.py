@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from dataloader.errors import InputError
-from dataloader.ontology import Ontology
+from dataloader.ontology import ALL, Ontology
 from routing_moe.config.measures import BASELINES, MEASURES, PERFORMANCE
 from routing_moe.config.tables import CompareSettings
 from routing_moe.results.markdown import markdown_table, mean_and_std, shown_p
 from routing_moe.results.runs import Run, scores_per_sample, scores_per_task
-from routing_moe.results.scores import ALL, in_categories
+from routing_moe.results.scores import in_categories
 from routing_moe.results.statistics import AUTO, FEWEST_TASKS, SEEDS_ALONE, TASKS_ALONE, holm, mean_interval
 
 OVER_GYMS = "gyms"  # what an interval over seeds covers if each seed has a gym with tasks of its own

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dataloader.errors import InputError
-from dataloader.ontology import UNCATEGORISED, Ontology
+from dataloader.ontology import ALL, UNCATEGORISED, Ontology
 from dataloader.templates import dataset_of
 from routing_moe.config.measures import BASELINES, MEASURES, PERFORMANCE, further
 from routing_moe.io.csv_files import check_numbers, read_table
@@ -17,7 +17,6 @@ from routing_moe.results.markdown import markdown_table
 
 DEV_COLUMNS = ("task_prefix", "sample", "metric", "n")  # of an evaluation during training
 SCORE_COLUMNS = (*DEV_COLUMNS, PERFORMANCE, "constant")
-ALL = "all"  # the category that has all tasks
 
 
 @dataclass(frozen=True)
