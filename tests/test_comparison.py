@@ -121,6 +121,13 @@ def test_a_single_run_has_no_std_and_baselines_are_means_over_the_tasks_that_hav
     assert cells(table, ("random option", "all"))["tasks"] == 1
 
 
+def test_baselines_are_means_over_the_gyms_of_the_seeds():
+    rows = score_rows({seed: SCORES[seed] for seed in [("a", 1), ("a", 2), ("b", 2)]})
+    rows.loc[rows["seed"] == 2, "constant"] += 0.2
+    table = comparison.comparison_table(rows, ONTOLOGY)
+    assert cells(table, ("constant answer", "text"))[["tasks", "mean"]].tolist() == pytest.approx([2, 0.3])
+
+
 def test_differences_are_paired_by_task_and_common_seeds():
     table = compared_with_a(score_rows())
     # of copy 0.1 and 0.1, of spell 0.0 and 0.2, of yesno 0.3 and 0.0 with seeds 1 and 2; a has no seed 3

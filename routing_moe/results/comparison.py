@@ -61,10 +61,11 @@ def comparison_table(
     per_run = means_per_run(scores, ontology, measure).groupby(["variant", "category"], sort=False)
     means = dict(tasks=("tasks", "first"), mean=("mean", "mean"), std=("mean", "std"), n=("mean", "size"))
     tables = [per_run.agg(**means).reset_index()]
-    tasks = in_categories(scores.dropna(subset=measure).drop_duplicates("task"), ontology)
+    tasks = scores.dropna(subset=measure).drop_duplicates(["seed", "task"])  # each seed may have its own gym
     for column in MEASURES[measure].baselines:
         if column in tasks and (column == "constant" or tasks[column].notna().any()):
-            means = tasks.astype({column: float}).groupby("category", observed=True)[column]
+            values = tasks.astype({column: float}).groupby("task", sort=False)[column].mean().reset_index()
+            means = in_categories(values, ontology).groupby("category", observed=True)[column]
             tables.append(
                 means.agg(tasks="count", mean="mean").reset_index().assign(variant=BASELINES[column])
             )
