@@ -1,6 +1,7 @@
 """Building a gym: what is written, and what a second call does."""
 
 import json
+import shutil
 import signal
 import zipfile
 from dataclasses import replace
@@ -122,6 +123,15 @@ def test_a_build_writes_the_published_splits_of_the_gyms_tasks_and_keeps_one_tha
     assert f"{changed} was changed, so it remains" in capsys.readouterr().err
     assert changed.read_text() == mine
     assert load_split(other).train == ("boolq", "quoref")
+    shutil.rmtree(build.gym / "quoref")
+    changed.unlink()
+    build(tasks=["capitals"])
+    assert (load_split(changed).all, load_split(other).all) == (("boolq",), ("boolq",))
+    (build.gym / "quoref").mkdir()  # built, but killed before the splits were written
+    (build.gym / "quoref/quoref_16_100_train.tsv").write_text("in\tout\n")
+    build(tasks=["capitals"])
+    assert load_split(changed).test == ("quoref",)
+    assert "was changed" not in capsys.readouterr().err
 
 
 def test_tasks_whose_source_is_gone_are_named_and_do_not_fail_the_build(build, recipes, tmp_path, capsys):

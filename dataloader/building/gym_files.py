@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dataloader.atomic_files import write_text
 from dataloader.building.recipe import Recipe
+from dataloader.checksums import sha256
 from dataloader.gym import SPLITS, Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.metrics import METRICS
@@ -16,6 +17,7 @@ from dataloader.task_splits import PUBLISHED_SPLITS, SECTIONS, Split, load_split
 from dataloader.templates import dataset_of
 
 GYM_LOCK = ".lock"  # file in a gym that keeps other commands from building in it
+WRITTEN = ".written"  # in splits/: {file: the SHA-256 that it was written with}
 
 
 @dataclass(frozen=True)
@@ -99,17 +101,27 @@ def restricted_splits(folder: Path) -> dict[Path, str]:
 
 
 def changed_splits(folder: Path) -> list[Path]:
-    """Returns the files of splits/ that a user has changed: they are not those of the tasks in the gym."""
-    splits = restricted_splits(folder).items()
-    return [path for path, text in splits if path.exists() and path.read_bytes() != text.encode()]
+    """Returns the files of splits/ that a user has changed: neither as written nor of the tasks in the gym."""
+    splits, written = restricted_splits(folder).items(), written_sums(folder)
+    changed = [path for path, text in splits if path.exists() and path.read_bytes() != text.encode()]
+    return [path for path in changed if sha256(path) != written.get(path.name)]
+
+
+def written_sums(folder: Path) -> dict[str, str]:
+    path = folder / SPLITS / WRITTEN
+    return load_json_object(path, "checksums") if path.exists() else {}
 
 
 def write_splits(folder: Path, changed: Collection[Path]) -> None:
     """Writes splits/ but the files that a user has changed."""
+    written = written_sums(folder)
     for path, text in restricted_splits(folder).items():
         if text and path not in changed:
             path.parent.mkdir(exist_ok=True)
             write_text(path, text)
+            written[path.name] = sha256(path)
+    if written:
+        write_text(folder / SPLITS / WRITTEN, in_json(written))
 
 
 def in_json(content: dict) -> str:
