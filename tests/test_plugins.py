@@ -192,6 +192,9 @@ def test_a_metric_of_the_plugin_is_accepted_for_a_new_task(mine, add, capsys):
     assert add(metric="one") == 2
     assert "--metric is 'one'; choose from EM" in capsys.readouterr().err
     assert add(metric="one", plugin=mine.plugin) == 0
+    forget()
+    assert add(name="another") == 0
+    assert add(metric="one") == 2
 
 
 REPLACING = """

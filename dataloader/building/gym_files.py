@@ -30,17 +30,18 @@ class GymFiles:
     split: dict[str, list[str]]
 
     @classmethod
-    def read(cls, folder: Path) -> "GymFiles":
-        """Reads the files that are there. Raises InputError for one that is wrong."""
+    def read(cls, folder: Path, tasks: Collection[str] = ()) -> "GymFiles":
+        """Reads the files that are there. Raises InputError for one that is wrong.
+
+        tasks: those whose metrics are checked; others may have metrics of a plug-in.
+        """
         paths = {name: folder / f"{name}.json" for name in ("metrics", "ontology", "split")}
         contents = {
             name: load_json_object(path, "a file of the gym") if path.exists() else {}
             for name, path in paths.items()
         }
-        if contents["metrics"]:
-            gym = Gym(folder)
-            for task in contents["metrics"]:
-                gym.metric(task)
+        for task in contents["metrics"].keys() & tasks:
+            Gym(folder).metric(task)
         if contents["ontology"]:
             Ontology.load(paths["ontology"])
         if contents["split"]:
@@ -101,7 +102,7 @@ def restricted_splits(folder: Path) -> dict[Path, str]:
 
 
 def changed_splits(folder: Path) -> list[Path]:
-    """Returns the files of splits/ that a user has changed: neither as written nor of the tasks in the gym."""
+    """Returns the files of splits/ that a user has changed: not as written, nor of the tasks in the gym."""
     splits, written = restricted_splits(folder).items(), written_sums(folder)
     changed = [path for path, text in splits if path.exists() and path.read_bytes() != text.encode()]
     return [path for path in changed if sha256(path) != written.get(path.name)]

@@ -137,7 +137,7 @@ def add_to_gym(recipe: Recipe, rows: Rows, gym: Path, samples: Sequence[int], se
     """
     contents, folder = sample_contents(recipe, rows, gym, samples), gym / recipe.task
     with folder_lock(gym, "--gym", GYM_LOCK):
-        described = GymFiles.read(gym)
+        described = GymFiles.read(gym, {recipe.task})
         metric, present = described.metrics.get(recipe.task), described.section_of(recipe.task)
         if metric not in (None, recipe.metric):
             raise InputError(f"--metric {recipe.metric}: {gym}/metrics.json has {metric}; change it there")

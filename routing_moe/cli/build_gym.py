@@ -48,7 +48,7 @@ def build_gym(settings: BuildGymSettings) -> int:
     build = Build(gym, files, settings.samples)
     lines: list[Line] = []
     with folder_lock(gym, lock_file=GYM_LOCK):
-        described = GymFiles.read(gym)
+        described = GymFiles.read(gym, {recipe.task for recipe in recipes})
         changed = changed_splits(gym)
         for path in changed:
             print(f"{path} was changed, so it remains; delete it to have it written", file=sys.stderr)
