@@ -168,10 +168,14 @@ def test_unreadable_files_are_named(logs, capsys):
     assert "both hold results of boolq" in refusal(capsys, logs)
 
 
-def test_the_summary_replaces_no_results_of_a_task(logs, capsys, monkeypatch):
+def test_the_summary_replaces_no_results_of_a_task_and_no_other_table(logs, capsys, monkeypatch):
     monkeypatch.chdir(logs)
     words = refusal(capsys, logs, "--output_file", "sick/results.csv")
     assert "would replace the results of a task" in words
+    (logs / "mine.csv").write_text("task,score\nboolq,0.5\n")
+    words = refusal(capsys, logs, "--output_file", "mine.csv")
+    assert "--output_file mine.csv is not a table of this command; name another file" in words
+    assert call(logs)[0] == call(logs)[0] == 0  # its own table is written again
 
 
 def test_a_written_summary_is_read_unchanged(logs):

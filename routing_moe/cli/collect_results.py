@@ -18,6 +18,7 @@ from dataloader.errors import InputError, problem_context
 from dataloader.task_splits import load_split
 from routing_moe.config.console import run_command
 from routing_moe.config.tables import CollectSettings
+from routing_moe.io.csv_files import read_table
 from routing_moe.io.files import unwritable
 from routing_moe.results import few_shot
 
@@ -35,6 +36,8 @@ def collect(settings: CollectSettings) -> int:
         problems.append(f"--output_file {output}: the table is a CSV file; name a file *.csv")
     elif output.name in few_shot.RESULT_FILES and output.exists():
         problems.append(f"--output_file {output}: would replace the results of a task; name another file")
+    elif output.exists() and not {"task", "entry"} <= set(read_table(output, nrows=0)):
+        problems.append(f"--output_file {output} is not a table of this command; name another file")
     if settings.custom_tasks_splits and tasks is not None:
         problems.append("--tasks and --custom_tasks_splits both choose tasks; give one of them")
     if problems:
