@@ -2,16 +2,30 @@
 
 import json
 import os
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dataloader.errors import InputError
 
 
-def parse_json(text: str) -> Any:
-    """Returns the value of a JSON text. Raises InputError, which says what is wrong and where."""
+def distinct(pairs: list[tuple[str, Any]]) -> dict:
+    """Returns the object of the pairs. Raises InputError for a key that is given twice."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise InputError(f"the key {key!r} is given twice")
+    return value
+
+
+def parse_json(text: str, as_object: Callable[[list], dict] = distinct) -> Any:
+    """Returns the value of a JSON text. Raises InputError, which says what is wrong and where.
+
+    as_object: dict lets the last value of a key count, as in downloaded files, which a user cannot correct.
+    """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=as_object)
         if "\\ud" in text.lower():
             json.dumps(value, ensure_ascii=False).encode()
         return value
@@ -22,6 +36,8 @@ def parse_json(text: str) -> Any:
         problem = "nested too deeply"
     except UnicodeEncodeError:
         problem = "a text holds half of a surrogate pair, which is not a character"
+    except InputError as error:  # of `distinct`
+        problem = str(error)
     except ValueError:  # of int()
         problem = "an integer has too many digits"
     raise InputError(f"not valid JSON: {problem}")

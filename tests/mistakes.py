@@ -12,6 +12,7 @@ from routing_moe.cli.merge import main as merge
 from routing_moe.model.task_vectors import save_task_vectors
 
 UNUSUAL_JSON = [  # (an object that json.loads refuses in other ways than JSONDecodeError, what is said of it)
+    ('{"input": "x", "input": "y"}', "not valid JSON: the key 'input' is given twice"),
     ('{"input": "x \\ud800 y"}', "not valid JSON: a text holds half of a surrogate pair"),
     (f'{{"input": "x", "z": {"[" * 90000}{"]" * 90000}}}', "not valid JSON: nested too deeply"),
     (f'{{"input": "x", "z": {"1" * 5000}}}', "not valid JSON: an integer has too many digits"),

@@ -76,6 +76,7 @@ def test_all_is_the_union_in_order_plus_other_listed_tasks(write):
     [
         (b'{"train": [', r"not valid JSON.*column 12"),
         (b'{"train": ["\xff"]}', "not UTF-8"),
+        (b'{"train": ["a"], "train": ["b"]}', "not valid JSON: the key 'train' is given twice"),
         (["a"], "a list, expected a split file"),
         ({"dev": ["a"]}, 'no "train" key'),
         ({"train": ["a", 3]}, '"train" is not a list of task names'),

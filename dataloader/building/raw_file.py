@@ -55,10 +55,10 @@ class RawFile:
         return self.text(encoding).removesuffix("\n").split("\n")
 
     def json(self):
-        return parse_json(self.bytes().decode())
+        return parse_json(self.bytes().decode(), dict)
 
     def json_lines(self) -> Iterator[dict]:
-        return (parse_json(line.decode()) for line in self.bytes().split(b"\n") if line.strip())
+        return (parse_json(line.decode(), dict) for line in self.bytes().split(b"\n") if line.strip())
 
     def table(
         self, delimiter: str = ",", *, quoted: bool = True, encoding: str = "utf-8", **options
