@@ -19,7 +19,7 @@ import numpy as np
 
 from dataloader.errors import InputError, Problems, did_you_mean, in_short
 from dataloader.jsonfile import load_json_object
-from dataloader.metrics import METRIC_FUNCTIONS, METRICS, answer_problem
+from dataloader.metrics import METRIC_FUNCTIONS, METRICS
 from dataloader.task_files import Turns, read_task_file, whole_text
 from dataloader.task_splits import PUBLISHED_SPLITS, SECTIONS, load_split
 from dataloader.templates import dataset_of
@@ -203,11 +203,8 @@ class Gym:
         if not tsv.exists() and not jsonl.exists():
             raise InputError(f"{tsv}: no such file, and no {jsonl.name}")
         path = tsv if tsv.exists() else jsonl
-        rows, n_skipped = read_task_file(path, self.skip_malformed)
         metric = None if part == "train" else self._metric(task)
-        for _, outputs, *_ in rows:
-            if problem := answer_problem(outputs[0], metric):
-                raise InputError(f"{path}: {problem}")
+        rows, n_skipped = read_task_file(path, self.skip_malformed, metric)
         self.n_skipped += n_skipped
         self._examples[stem] = [Example(task, sample, *row) for row in rows]
         return self._examples[stem]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError, counted
 from dataloader.jsonfile import kind_of, parse_json_object
+from dataloader.metrics import answer_problem
 
 PROBLEMS_SHOWN = 5  # of one file
 
@@ -34,9 +35,15 @@ def malformed_lines(path: Path, lines: list[tuple[int, str]]) -> InputError:
     return InputError("\n  ".join([head, *shown]))
 
 
-def read_task_file(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[Row | JsonRow], int]:
-    """Returns the rows of a .jsonl or .tsv file and the number of skipped lines, by the functions below."""
-    return (read_jsonl if Path(path).suffix == ".jsonl" else read_tsv)(path, skip_malformed)
+def read_task_file(
+    path: str | os.PathLike, skip_malformed: bool = False, metric: str | None = None
+) -> tuple[list[Row | JsonRow], int]:
+    """Returns the rows of a .jsonl or .tsv file and the number of skipped lines, as the functions below.
+
+    metric: a line whose answer it cannot use is malformed.
+    """
+    parse = _parse_json if Path(path).suffix == ".jsonl" else _parse_fields
+    return _read_lines(path, parse, skip_malformed, metric)
 
 
 def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[Row], int]:
@@ -46,7 +53,7 @@ def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[lis
     and empty answers next to non-empty ones are removed. Raises one InputError for all malformed lines of the
     file, unless they are skipped and counted, and for a file without a usable line.
     """
-    return _read_lines(path, _parse_fields, "input TAB answer", skip_malformed)
+    return _read_lines(path, _parse_fields, skip_malformed)
 
 
 def read_jsonl(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[JsonRow], int]:
@@ -55,11 +62,11 @@ def read_jsonl(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[l
     A fourth value are the turns before the input, if any. Texts are `trimmed`. "options" may be missing or
     null; otherwise they must include an accepted answer. Malformed lines are handled as in `read_tsv`.
     """
-    return _read_lines(path, _parse_json, '{"input": text, "outputs": [text, ...]}', skip_malformed)
+    return _read_lines(path, _parse_json, skip_malformed)
 
 
 def _read_lines(
-    path: str | os.PathLike, parse: Callable[[str], tuple], line_format: str, skip_malformed: bool
+    path: str | os.PathLike, parse: Callable[[str], tuple], skip_malformed: bool, metric: str | None = None
 ) -> tuple[list[tuple], int]:
     """parse: returns a line's row. Raises ValueError, which says what is wrong with the line."""
     path = Path(path)
@@ -71,7 +78,8 @@ def _read_lines(
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     content = content.removeprefix(codecs.BOM_UTF8)
     if not content:
-        raise InputError(f"{path} is empty, expected lines of {line_format}")
+        form = '{"input": text, "outputs": [text, ...]}' if parse is _parse_json else "input TAB answer"
+        raise InputError(f"{path} is empty, expected lines of {form}")
     rows: list[tuple] = []
     problems: list[tuple[int, str]] = []
     for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
@@ -79,7 +87,10 @@ def _read_lines(
             text = line.removesuffix(b"\r").decode("utf-8")
             if not text.strip():
                 raise ValueError("blank line")
-            rows.append(parse(text))
+            row = parse(text)
+            if problem := answer_problem(row[1][0], metric):
+                raise ValueError(problem)
+            rows.append(row)
         except UnicodeDecodeError as error:
             problems.append((number, f"byte {error.start + 1} of the line is not UTF-8"))
         except ValueError as error:

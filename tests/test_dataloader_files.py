@@ -321,12 +321,13 @@ def test_a_pool_names_every_problem_of_its_files(small_gym, write):
     write("metrics.json", {"stars": "Pearson-Correlation"})
     for part, of_mine, of_stars in (
         ("train", "mine_16_13_train.tsv:1: no answer", "stars_16_13_train.tsv: no such"),
-        ("dev", "mine_16_13_dev.tsv: no such file", "stars_16_13_dev.tsv: the answer 'good'"),
+        ("dev", "mine_16_13_dev.tsv: no such file", "stars_16_13_dev.tsv:2: the answer 'good'"),
     ):
         with pytest.raises(InputError) as caught:
             Gym(small_gym).pool(["boolqq", "mine", "aeslc", "stars"], part)
         assert len(caught.value.problems) == 3
         assert all(text in str(caught.value) for text in ("no task 'boolqq'", of_mine, of_stars))
+    assert [row.input for row in Gym(small_gym, skip_malformed=True).examples("stars", "dev")] == ["a film"]
 
 
 def test_a_sample_may_have_both_kinds_of_files(write, tmp_path):
