@@ -285,7 +285,9 @@ def test_an_input_is_in_one_file_of_a_sample(add, capsys):
     inputs = [source for part in ("train", "dev", "test") for source, *_ in examples(part=part)]
     assert len(set(inputs)) == len(inputs) == 8 + 8 + 12
     assert add(name="tested", test_from="test.csv") == 0
-    assert "reviews.csv: 3 rows left out" in capsys.readouterr().err
+    notes = capsys.readouterr().err
+    assert "reviews.csv: 3 rows left out" in notes
+    assert "--test_from: 1 row left out, whose input an earlier row has" in notes
     tested = [source for source, *_ in examples("tested", "test")]
     assert tested == [INPUT.format_map(row) for row in reviews(3)]
     trained = {source for part in ("train", "dev") for source, *_ in examples("tested", part)}

@@ -65,14 +65,17 @@ def without_repeats(
 
     The third value are notes on what is left out. Raises InputError if no train row remains.
     """
-    test = None if test is None else first_of_each(test)
-    tested = {example[0] for example in test or ()}
+    tests = None if test is None else first_of_each(test)
+    tested = {example[0] for example in tests or ()}
     unique = [example for example in first_of_each(train) if example[0] not in tested]
     if not unique:
         raise InputError(f"--test_from: it has every input of --from {source}")
-    left_out = len(train) - len(unique)
-    note = f"{source}: {counted(left_out, 'row')} left out, whose input an earlier row or a test row has"
-    return unique, test, [note] if left_out else []
+    notes = []
+    if n := len(train) - len(unique):
+        notes.append(f"{source}: {counted(n, 'row')} left out, whose input an earlier row or a test row has")
+    if n := len(test or ()) - len(tested):
+        notes.append(f"--test_from: {counted(n, 'row')} left out, whose input an earlier row has")
+    return unique, tests, notes
 
 
 def first_of_each(examples: Examples) -> Examples:
