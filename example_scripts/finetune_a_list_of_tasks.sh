@@ -25,5 +25,5 @@ for task in $tasks; do
         --total_steps 1000 --eval_period 100 --max_grad_norm 0.1 --weight_decay 0.01 \
         "${SMALL_FINETUNE[@]}" "${ARGS[@]}" || { [ $? -lt 128 ] || exit 130; failed+=" $task"; }
 done
-routing-moe collect-results --logs_dir "$OUT" --output_file "$OUT/summary.csv"
-[ -z "$failed" ] || fail "fine-tuning failed on$failed"
+routing-moe collect-results --logs_dir "$OUT" --output_file "$OUT/summary.csv" || FAILED=$?
+if [ -z "$failed" ]; then exit "$FAILED"; else fail "fine-tuning failed on$failed"; fi

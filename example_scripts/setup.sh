@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034 # variables of the scripts
-# Sourced by the other scripts: strict mode, the top folder, `routing-moe`, and what scripts share.
+# Sourced by the other scripts: strict mode, the top folder (where relative paths start), `routing-moe`, what scripts share.
 #   --small     as the first word of a script: a generated gym and a tiny BART, hyperparameters for them (SMALL_...)
 #   --dry_run   as the first word: only print the commands
 #   DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR   variables: --train_dir, --custom_tasks_splits, --taskvecs, --output_dir
@@ -40,7 +40,7 @@ if [ -n "$SMALL" ]; then
     unset SPLIT TASKVECS
     DATA_DIR=data/small_gym SMALL_MODEL=(--model data/small_bart)
     export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # with such small matrices, a second thread barely helps
-    if [ ! -f data/small_bart/config.json ]; then # tasks that contradict each other on half of the rows
+    if [[ ! -f data/small_bart/config.json || ! -f $DATA_DIR/gym.json ]]; then # tasks that conflict on half of the rows
         DRY_RUN="" routing-moe conflict-gym --conflict 0.5 --output_dir $DATA_DIR >&2
         DRY_RUN="" routing-moe conflict-gym bart --gym $DATA_DIR --output_dir data/small_bart >&2
     fi
