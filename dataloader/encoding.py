@@ -88,9 +88,6 @@ class TextFormat:
         return text.lower() if self.do_lowercase else text
 
 
-# ---------------------------------------------------------------------------- ragged rows
-
-
 # ---------------------------------------------------------------------------- tokenization
 
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034 # variables of the scripts
-# Sourced by the other scripts: strict mode, the top folder (where relative paths start), `routing-moe`, what scripts share.
+# Sourced by the other scripts: strict mode, the top folder (where relative paths start), `routing-moe`, shared parts.
 #   --small     as the first word of a script: a generated gym and a tiny BART, hyperparameters for them (SMALL_...)
 #   --dry_run   as the first word: only print the commands
 #   DATA_DIR, SPLIT, TASKVECS, OUTPUT_DIR   variables: --train_dir, --custom_tasks_splits, --taskvecs, --output_dir

@@ -5,6 +5,7 @@ import torch
 import transformers as hf
 from accelerate import Accelerator
 from tiny_backbones import BART, FAMILIES, MIXINGS, SPECIAL, T5, WITH_ENCODER, batch_of, make_differ
+from tiny_runs import TINY_BART
 from tiny_steps import encoded
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -14,7 +15,6 @@ from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.evaluation.scored_files import Decoding, TaskFile
 from routing_moe.evaluation.scoring import answer
 from routing_moe.model.beams import SHARING, attend, decoder_configs, generate_plain
-from task.conflict_gym import TINY_BART
 
 BEAMS, LONGEST = 4, 6
 

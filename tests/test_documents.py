@@ -197,9 +197,8 @@ def test_indexes_list_all_pages_and_scripts():
 
 def test_the_python_example_runs(make_model, tmp_path, monkeypatch):
     import torch
+    from tiny_runs import TINY_BART
     from transformers import AutoTokenizer
-
-    from task.conflict_gym import TINY_BART
 
     tokenizer = AutoTokenizer.from_pretrained(TINY_BART)
     model = make_model(dtype=torch.float32, bart_fields={"vocab_size": len(tokenizer)})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mistakes import Place
 from tiny_files import Words, accelerator
-from tiny_runs import NO_LEARNING, run, write_ranked_gym
+from tiny_runs import NO_LEARNING, TINY_BART, run, write_ranked_gym
 from tiny_steps import encoded, ragged
 from torch.nn import functional as F
 from transformers import AutoTokenizer
@@ -23,7 +23,6 @@ from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding, TaskFile, load_task_files
 from routing_moe.evaluation.scoring import answer, predict
 from routing_moe.results.scores import read_scores
-from task.conflict_gym import TINY_BART
 
 OPTIONS = [("x", "y", "z"), ("y", "w"), ("z", "x"), ("w", "x", "y", "z"), ("v", "x"), ("y", "z")]
 TOKENS = {"x": [0, 7, 2], "y": [0, 9, 11, 30, 2], "z": [0, 12, 2]}

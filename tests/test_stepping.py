@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.model.published import upstream_name
-from routing_moe.optim import step as optimizer_step
 from routing_moe.optim.step import (
     Stepper,
     TrainingDiverged,
@@ -319,9 +318,8 @@ COMPILED = {
 @pytest.fixture
 def traced(monkeypatch):
     """Lets `compile_layers` use the backend "eager", which needs no C++ compiler; undoes its effects."""
-    monkeypatch.setattr(
-        optimizer_step, "compile_layers", functools.partial(optimizer_step.compile_layers, backend="eager")
-    )
+    traced_only = functools.partialmethod(torch.nn.Module.compile, backend="eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", traced_only)
     with torch._dynamo.config.patch(recompile_limit=8):
         yield
     torch.compiler.set_stance("default")

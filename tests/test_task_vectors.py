@@ -9,7 +9,7 @@ import pytest
 import tiny_vectors
 import torch
 from forks import FORK, killed
-from tiny_runs import ROWS, TRAIN_TASKS, typed, write_bart, write_gym
+from tiny_runs import ROWS, TINY_BART, TRAIN_TASKS, typed, write_bart, write_gym
 from tiny_vectors import (
     METHODS,
     SENTENCES,
@@ -33,7 +33,6 @@ from routing_moe.model.loading import load_backbone
 from routing_moe.model.task_vectors import UNKNOWN, of_sample, seen_by
 from routing_moe.optim.step import TrainingDiverged
 from routing_moe.task_choice.texts import TextSource, train_examples
-from task.conflict_gym import TINY_BART
 from task.task_emb.gradients import fisher_vector
 from task.task_emb.methods import TrainingMethod
 

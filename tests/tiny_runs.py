@@ -16,7 +16,6 @@ from transformers import AutoTokenizer, BartForConditionalGeneration
 from dataloader.atomic_files import LOCK_FILE
 from routing_moe.cli.train import main
 from routing_moe.optim.step import Stepper
-from task.conflict_gym import TINY_BART
 
 os.environ["ACCELERATE_USE_CPU"] = "true"  # bit-identical results, also on a machine with a GPU
 
@@ -30,6 +29,7 @@ METRICS = {"colour": "ACC", "count": "Pearson-Correlation", "opposite": "EM", "p
 TRAIN_TASKS = ["colour", "count", "opposite"]
 NO_LEARNING = dict(learning_rate=0, router_lr=0, task_model_lr=0, total_steps=1)
 ROOT = Path(__file__).resolve().parents[1]
+TINY_BART = ROOT / "task/conflict_gym/tiny_bart"
 
 
 def write_gym(folder: Path) -> Path:

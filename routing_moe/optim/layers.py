@@ -16,7 +16,7 @@ def checkpoint_layers(model) -> None:
     enable()
 
 
-def compile_layers(model, backend: str = "inductor") -> None:
+def compile_layers(model) -> None:
     """Compiles the layers for any shape at their first use in training; names of weights stay.
 
     Elsewhere they run as they are: a decoder with a cache would be compiled again for every token.
@@ -26,5 +26,5 @@ def compile_layers(model, backend: str = "inductor") -> None:
     sides.append(model.get_decoder())
     for layer in (layer for side in sides for layers in stacks(side).values() for layer in layers):
         for expert in getattr(layer, "experts", [layer]):
-            expert.compile(dynamic=True, backend=backend)
+            expert.compile(dynamic=True)
     torch.compiler.set_stance("force_eager")

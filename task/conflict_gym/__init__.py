@@ -3,11 +3,7 @@
     routing-moe conflict-gym --output_dir data/conflict_gym          # write a gym (seconds)
     routing-moe conflict-gym bart --gym data/conflict_gym --output_dir data/conflict_bart   # a BART for it
 
-docs/conflict_gym.md describes it. `TINY_BART` is the folder of a BART for texts of any kind: 1.1 million
+docs/conflict_gym.md describes it. The folder tiny_bart has a BART for texts of any kind: 1.1 million
 float16 weights, pre-trained as BART was (Lewis et al. 2020), for 3500 steps of 32 documents in simple English
 (`python -m task.skill_gym.pretrain --output_dir data/tiny_bart` at commit cfd5264).
 """
-
-from pathlib import Path
-
-TINY_BART = Path(__file__).parent / "tiny_bart"
