@@ -36,7 +36,7 @@ class Ontology:
         places: dict[str, str] = {}
         for category, subcategories in tree.items():
             if category in (ALL, UNCATEGORISED[0]):
-                raise InputError(f'{path}: tables of results have "{category}" for other tasks; rename it')
+                raise InputError(f'{path}: "{category}" is a category that tables of results add; rename it')
             if not isinstance(subcategories, dict):
                 raise InputError(f'{path}: "{category}" must be an object {{subcategory: [task, ...]}}')
             for subcategory, tasks in subcategories.items():

@@ -167,8 +167,8 @@ def test_templates_have_the_place_and_category_of_their_data_set_unless_they_are
     [
         ({"x": ["t"]}, 'tree.json: "x" must be'),
         ({"x": {"s": "t"}}, '"x" / "s" must be a list'),
-        ({"all": {"s": ["t"]}}, 'tree.json: tables of results have "all" for other tasks; rename it'),
-        ({"uncategorised": {"s": ["t"]}}, 'have "uncategorised" for other tasks'),
+        ({"all": {"s": ["t"]}}, 'tree.json: "all" is a category that tables of results add; rename it'),
+        ({"uncategorised": {"s": ["t"]}}, '"uncategorised" is a category that tables'),
         ({"x": {"s": ["t"]}, "y": {"s": ["t"]}}, 'task \'t\' is in "x" / "s" and again in "y" / "s"'),
     ],
 )
