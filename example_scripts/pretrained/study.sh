@@ -39,8 +39,9 @@ arm() { # NAME GYM STEPS RATE SEED FOLDER
 
 # ---- rates, by four other pairs of twins
 RATES="3e-4 1e-3 3e-3"
+declare -A FURTHER=([one_128]=1e-4 [true_groups]=1e-2 [random_groups]=1e-2) # the best of those was at an end
 if part tuning; then
-    for name in ${ARMS:-per_task one_16 true_groups random_groups one_128}; do for rate in $RATES; do
+    for name in ${ARMS:-per_task one_16 true_groups random_groups one_128}; do for rate in $RATES ${FURTHER[$name]:-}; do
         arm $name "$GYMS/twins_tuning" 100 "$rate" $TUNE_SEED "$OUT/tuning/$name/$rate"
     done; done | in_parallel
 fi
