@@ -19,6 +19,6 @@ from dataloader.errors import InputError, did_you_mean
 from dataloader.gym import Example, Gym
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS, evaluate
 from dataloader.ontology import Ontology
-from dataloader.task_files import read_jsonl, read_tsv
+from dataloader.task_files import read_task_file
 from dataloader.task_sampling import TaskMixture
 from dataloader.task_splits import PUBLISHED_SPLITS, Split, load_split

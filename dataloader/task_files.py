@@ -10,7 +10,6 @@ Both are UTF-8. JSON texts may contain tabs and line breaks, TSV texts may not.
 import codecs
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from dataloader.errors import InputError, counted
@@ -38,38 +37,14 @@ def malformed_lines(path: Path, lines: list[tuple[int, str]]) -> InputError:
 def read_task_file(
     path: str | os.PathLike, skip_malformed: bool = False, metric: str | None = None
 ) -> tuple[list[Row | JsonRow], int]:
-    """Returns the rows of a .jsonl or .tsv file and the number of skipped lines, as the functions below.
+    """Returns the rows of a .jsonl file (JSON lines) or another one (TSV), and the number of skipped lines.
 
-    metric: a line whose answer it cannot use is malformed.
+    Lines end only at "\\n" or "\\r\\n", because texts may contain other line separators. metric: a line whose
+    answer it cannot use is malformed. Raises one InputError for all malformed lines of the file, unless they
+    are skipped and counted, and for a file without a usable line.
     """
-    parse = _parse_json if Path(path).suffix == ".jsonl" else _parse_fields
-    return _read_lines(path, parse, skip_malformed, metric)
-
-
-def read_tsv(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[Row], int]:
-    """Reads a TSV file; returns ([(input, (answer, ...)), ...], number of skipped lines).
-
-    Lines end only at "\\n" or "\\r\\n", because texts may contain other line separators. Spaces around fields
-    and empty answers next to non-empty ones are removed. Raises one InputError for all malformed lines of the
-    file, unless they are skipped and counted, and for a file without a usable line.
-    """
-    return _read_lines(path, _parse_fields, skip_malformed)
-
-
-def read_jsonl(path: str | os.PathLike, skip_malformed: bool = False) -> tuple[list[JsonRow], int]:
-    """Reads a JSON-lines file; returns ([(input, (answer, ...), (option, ...)), ...], skipped lines).
-
-    A fourth value are the turns before the input, if any. Texts are `trimmed`. "options" may be missing or
-    null; otherwise they must include an accepted answer. Malformed lines are handled as in `read_tsv`.
-    """
-    return _read_lines(path, _parse_json, skip_malformed)
-
-
-def _read_lines(
-    path: str | os.PathLike, parse: Callable[[str], tuple], skip_malformed: bool, metric: str | None = None
-) -> tuple[list[tuple], int]:
-    """parse: returns a line's row. Raises ValueError, which says what is wrong with the line."""
     path = Path(path)
+    is_json = path.suffix == ".jsonl"
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -78,7 +53,7 @@ def _read_lines(
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     content = content.removeprefix(codecs.BOM_UTF8)
     if not content:
-        form = '{"input": text, "outputs": [text, ...]}' if parse is _parse_json else "input TAB answer"
+        form = '{"input": text, "outputs": [text, ...]}' if is_json else "input TAB answer"
         raise InputError(f"{path} is empty, expected lines of {form}")
     rows: list[tuple] = []
     problems: list[tuple[int, str]] = []
@@ -87,7 +62,7 @@ def _read_lines(
             text = line.removesuffix(b"\r").decode("utf-8")
             if not text.strip():
                 raise ValueError("blank line")
-            row = parse(text)
+            row = _parse_json(text) if is_json else _parse_fields(text)
             if problem := answer_problem(row[1][0], metric):
                 raise ValueError(problem)
             rows.append(row)
@@ -105,6 +80,7 @@ def _read_lines(
 
 
 def _parse_fields(text: str) -> Row:
+    """Returns the row of a TSV line, without spaces around fields and empty answers. Raises ValueError."""
     if "\r" in text:
         raise ValueError("carriage return inside the line")
     # Split before stripping: stripping the whole line would make the answer the input if the input is empty.
@@ -118,6 +94,7 @@ def _parse_fields(text: str) -> Row:
 
 
 def _parse_json(text: str) -> JsonRow:
+    """Returns the row of a JSON line. "options" may be missing or null. Raises ValueError."""
     line = parse_json_object(text)
     if missing := [key for key in ("input", "outputs") if key not in line]:
         raise ValueError(f'no "{missing[0]}" (its keys: {", ".join(line) or "none"})')

@@ -22,7 +22,7 @@ from dataloader.errors import InputError
 from dataloader.gym import Gym
 from dataloader.labels import read_task_table
 from dataloader.ontology import Ontology
-from dataloader.task_files import read_jsonl, read_tsv
+from dataloader.task_files import read_task_file
 from dataloader.task_splits import load_split
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.answering.queries import read_queries
@@ -145,13 +145,13 @@ COMMANDS = {
 }
 READERS = {
     "new.jsonl": lambda path: list(read_queries(str(path))),
-    "rows.jsonl": read_jsonl,
+    "rows.jsonl": read_task_file,
     "routes.json": read_routes,
     "features.csv": read_task_table,
     "gym/split.json": load_split,
     "gym/ontology.json": Ontology.load,
     "gym/metrics.json": lambda path: Gym(path.parent).metric("colour"),
-    "gym/colour/colour_12_13_dev.tsv": read_tsv,
+    "gym/colour/colour_12_13_dev.tsv": read_task_file,
     "text/id2task.json": lambda path: load_task_vectors(path.parent),
     "text/task_vecs.npy": lambda path: load_task_vectors(path.parent),
     "out/run.json": lambda path: settings_of_run(path.parent),

@@ -9,7 +9,7 @@ import pytest
 from mistakes import UNUSUAL_JSON
 
 import dataloader
-from dataloader import PUBLISHED_SPLITS, Example, Gym, InputError, Ontology, load_split, read_jsonl, read_tsv
+from dataloader import PUBLISHED_SPLITS, Example, Gym, InputError, Ontology, load_split, read_task_file
 from dataloader.gym import tasks_named
 from dataloader.metrics import METRIC_FUNCTIONS, METRICS
 from routing_moe.cli.list_tasks import main as list_tasks
@@ -183,12 +183,12 @@ def test_a_wrong_ontology_file_is_named_with_the_place(write, tree, message):
 def test_line_ends_of_windows_are_read_and_other_line_separators_are_text(write):
     text = "a\u2028b\x0bc\x85d\x0ce\x1cf"
     for mark in ("", "\ufeff"):  # a byte-order mark is dropped
-        rows, _ = read_tsv(write("t.tsv", f"{mark}{text}\tyes\r\nx\tno\r\n"))
+        rows, _ = read_task_file(write("t.tsv", f"{mark}{text}\tyes\r\nx\tno\r\n"))
         assert rows == [(text, ("yes",)), ("x", ("no",))]
 
 
 def test_a_line_is_an_input_and_its_answers_with_spaces_around_them_dropped(write):
-    rows, skipped = read_tsv(write("t.tsv", " in  put \t yes \tno\t\nx\ty"))
+    rows, skipped = read_task_file(write("t.tsv", " in  put \t yes \tno\t\nx\ty"))
     assert rows == [("in  put", ("yes", "no")), ("x", ("y",))]
     assert skipped == 0
 
@@ -197,7 +197,7 @@ def test_malformed_lines_are_one_error_with_lines_reasons_and_count_or_skipped(w
     bad = [b"only an input", b"\tmoved answer", b"input\t \t", b"", b"a\rb\tc", b"caf\xe9\tx", b" \t "]
     path = write("boolq_32_100_train.tsv", b"\n".join([b"good\tyes", *bad, b"good too\tno"]))
     with pytest.raises(InputError) as caught:
-        read_tsv(path)
+        read_task_file(path)
     (problem,) = caught.value.problems
     assert "7 malformed lines" in problem
     assert "--skip_malformed" in problem
@@ -206,16 +206,16 @@ def test_malformed_lines_are_one_error_with_lines_reasons_and_count_or_skipped(w
         assert f"boolq_32_100_train.tsv:{number}: {reason}" in problem
     assert "tsv:7:" not in problem  # only the first five
     good = [("good", ("yes",)), ("good too", ("no",))]
-    assert read_tsv(path, skip_malformed=True) == (good, 7)
+    assert read_task_file(path, skip_malformed=True) == (good, 7)
 
 
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_file_without_any_usable_line_is_an_error(write, tmp_path, skip):
     for content, message in ((b"", "is empty"), (b"\xef\xbb\xbf", "is empty"), (b"\n\n", "blank line")):
         with pytest.raises(InputError, match=message):
-            read_tsv(write("t.tsv", content), skip)
+            read_task_file(write("t.tsv", content), skip)
     with pytest.raises(InputError, match="no such file"):
-        read_tsv(tmp_path / "absent.tsv", skip)
+        read_task_file(tmp_path / "absent.tsv", skip)
 
 
 # ---------------------------------------------------------------------------- JSON lines
@@ -227,13 +227,13 @@ def line(source="q", outputs=("yes",), **more) -> str:
 
 def test_a_line_is_an_object_whose_texts_keep_tabs_and_line_breaks(write):
     rows = [line(" a\tb\nc ", ["yes", " no\nnot "], options=["no\nnot", "maybe"]), line("x", ["y"], id=7)]
-    assert read_jsonl(write("t.jsonl", "\n".join(rows))) == (
+    assert read_task_file(write("t.jsonl", "\n".join(rows))) == (
         [("a\tb\nc", ("yes", "no\nnot"), ("no\nnot", "maybe")), ("x", ("y",), ())],
         0,
     )
-    assert read_jsonl(write("t.jsonl", line("\n \n    a\n\tb \n")))[0][0][0] == "    a\n\tb"
-    assert read_jsonl(write("t.jsonl", line(options=None)))[0] == [("q", ("yes",), ())]
-    assert read_jsonl(write("t.jsonl", f"{line()}\r\n{line()}"))[0] == [("q", ("yes",), ())] * 2
+    assert read_task_file(write("t.jsonl", line("\n \n    a\n\tb \n")))[0][0][0] == "    a\n\tb"
+    assert read_task_file(write("t.jsonl", line(options=None)))[0] == [("q", ("yes",), ())]
+    assert read_task_file(write("t.jsonl", f"{line()}\r\n{line()}"))[0] == [("q", ("yes",), ())] * 2
 
 
 WRONG = [
@@ -257,14 +257,14 @@ WRONG = [
 def test_a_malformed_line_is_reported_with_file_and_number(write, wrong, problem):
     path = write("t_2_13_train.jsonl", f"{line()}\n{wrong}\n")
     with pytest.raises(InputError) as caught:
-        read_jsonl(path)
+        read_task_file(path)
     output = str(caught.value)
     assert output.startswith(f"{path}: 1 malformed line (add-task, train, finetune and vectors leave ")
     place = f"\n  {path.name}:2: "
     start, *rest = problem.split(".*")
     assert place + start in output
     assert all(part in output for part in rest)
-    assert read_jsonl(path, skip_malformed=True) == ([("q", ("yes",), ())], 1)
+    assert read_task_file(path, skip_malformed=True) == ([("q", ("yes",), ())], 1)
 
 
 # ---------------------------------------------------------------------------- the folder
