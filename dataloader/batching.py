@@ -85,10 +85,8 @@ def micro_batches(
 
     source_lengths, target_lengths: tokens of each example. max_tokens: upper limit of b*S + b*T in a
     group. max_examples: upper limit of b. None: no limit. An example longer than max_tokens is its own group.
-    Returns one array of example indices per group. Raises ValueError if max_examples < 1.
+    Returns one array of example indices per group.
     """
-    if max_examples is not None and max_examples < 1:
-        raise ValueError(f"max_examples is {max_examples}, must be at least 1, or None for no limit")
     sources = np.asarray(source_lengths, dtype=np.int64)
     targets = np.asarray(target_lengths, dtype=np.int64)
     order = np.lexsort((sources, sources + targets))

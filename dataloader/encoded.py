@@ -101,11 +101,11 @@ class EncodedExamples:
         """Number of accepted outputs of each example, at least 1."""
         return np.diff(self.first_output)
 
-    def target_lengths(self, indices, answer_choice=None) -> np.ndarray:
+    def target_lengths(self, indices, answer_choice=0) -> np.ndarray:
         """Returns the number of tokens of each example's chosen output; `answer_choice` as for `collate`."""
-        return self.outputs.lengths[self._chosen(np.asarray(indices), answer_choice)]
+        return self.outputs.lengths[self.first_output[np.asarray(indices)] + answer_choice]
 
-    def lengths(self, indices=None, answer_choice=None) -> tuple[np.ndarray, np.ndarray]:
+    def lengths(self, indices=None, answer_choice=0) -> tuple[np.ndarray, np.ndarray]:
         """Returns the numbers of tokens of the examples' inputs and chosen outputs; None: of all examples.
 
         Of a decoder-only model, those of the joint sequences, and zeros.
@@ -122,17 +122,17 @@ class EncodedExamples:
             checksum = zlib.crc32(np.ascontiguousarray(array), checksum)
         return checksum
 
-    def collate(self, indices, answer_choice=None, *, pad_token_id: int, widths=(None, None)) -> dict:
+    def collate(self, indices, answer_choice=0, *, pad_token_id: int, widths=(None, None)) -> dict:
         """Returns one batch of torch LongTensors, padded to its longest input and output, or to `widths`.
 
         input_ids and attention_mask (b, S), labels (b, T) with IGNORED_LABEL as padding, task_ids (b,). Of a
         decoder-only model all are (b, S): inputs with their answers; only tokens of answers are labels.
-        answer_choice: the index of each example's target among its accepted outputs; None: the first output.
+        answer_choice: the index of each example's target among its accepted outputs, or one index for all.
         """
         import torch  # imported here, so that checks of files and flags do not wait for it
 
         indices = np.asarray(indices, dtype=np.int64)
-        chosen = self._chosen(indices, answer_choice)
+        chosen = self.first_output[indices] + answer_choice
         if self.decoder_only:
             pairs = [self.sources.subset(indices), self.outputs.subset(chosen)]
             batch = _joint_sequences(*pairs, pad_token_id, widths[0])
@@ -148,15 +148,6 @@ class EncodedExamples:
 
         batch = _padded_with_mask(self.sources, np.asarray(indices), pad_token_id, None, at_left)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
-
-    def _chosen(self, indices: np.ndarray, answer_choice) -> np.ndarray:
-        first = self.first_output[indices]
-        if answer_choice is None:
-            return first
-        choice = np.asarray(answer_choice, dtype=np.int64)
-        if ((choice < 0) | (choice >= self.n_outputs_N[indices])).any():
-            raise IndexError(f"answer choices {choice} of {self.n_outputs_N[indices]} outputs")
-        return first + choice
 
 
 def _padded_with_mask(rows: Ragged, indices, pad: int, width: int | None, at_left: bool = False) -> dict:

@@ -102,8 +102,6 @@ def test_collate_pads_to_the_batch_and_takes_the_chosen_answer(tokenizer):
     assert batch["labels"][1].tolist() == [*encoded.outputs[0].tolist(), -100, -100]
     assert batch["task_ids"].tolist() == [3, 3]
     assert text_of(tokenizer, encoded.collate([1], pad_token_id=PAD)["labels"][0]) == "<s> e</s>"
-    with pytest.raises(IndexError, match=r"answer choices \[0 1\] of \[2 1\] outputs"):
-        encoded.collate([1, 0], answer_choice=[0, 1], pad_token_id=PAD)
 
 
 def test_a_task_without_an_id_is_named(tokenizer):

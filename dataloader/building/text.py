@@ -80,11 +80,6 @@ def premise_and_hypothesis(row: Row) -> str:
     return f"premise: {no_line_feeds(row['premise'])} [SEP] hypothesis: {no_line_feeds(row['hypothesis'])}"
 
 
-def distinct(answers: Iterable[str]) -> list[str]:
-    """Returns the answers in order of first appearance, each once."""
-    return list(dict.fromkeys(answers))
-
-
 def tabs(answers: Iterable[str]) -> str:
     """Returns several accepted answers as they stand in a line."""
     return "\t".join(answers)

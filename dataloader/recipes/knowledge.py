@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from dataloader.building.raw_file import RawFile, json_lines, json_list
 from dataloader.building.recipe import Hub, Raw, Recipe, Row, one_split, text_to_text
-from dataloader.building.text import clean, distinct, no_line_feeds, tabs
+from dataloader.building.text import clean, no_line_feeds, tabs
 
 FREEBASE = "https://raw.githubusercontent.com/kelvin-jiang/FreebaseQA/master/FreebaseQA-"
 QUOTE = "'"
@@ -58,7 +58,7 @@ def kilt_answers(row: Row) -> list[str]:
 
 def distinct_kilt_answers(row: Row) -> list[str]:
     """Returns the answers that are not empty, each once."""
-    return distinct(filter(None, kilt_answers(row)))
+    return list(dict.fromkeys(filter(None, kilt_answers(row))))
 
 
 def kilt(
@@ -160,7 +160,7 @@ RECIPES = [
         output=lambda row: tabs(row["answers"]),
     ),
     kilt("ay2", "aidayago2"),
-    kilt("fever", "fever", lambda row: distinct(kilt_answers(row)), clean),
+    kilt("fever", "fever", lambda row: list(dict.fromkeys(kilt_answers(row))), clean),
     kilt("hotpotqa", "hotpotqa"),
     kilt("nq", "nq", distinct_kilt_answers),
     kilt("trex", "trex", distinct_kilt_answers),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dataloader.building.raw_file import RawFile, json_list, squad
 from dataloader.building.recipe import Hub, Raw, Row, test_share, text_to_text
-from dataloader.building.text import clean, distinct, no_line_feeds, tabs
+from dataloader.building.text import clean, no_line_feeds, tabs
 
 ADVERSARIAL = "https://adversarialqa.github.io/data/aqa_v1.0.zip!combined/"
 DUORC = "https://raw.githubusercontent.com/duorc/duorc/master/dataset/SelfRC_"
@@ -92,7 +92,7 @@ RECIPES = [
         Hub("ibm-research/duorc", "SelfRC"),
         keep=lambda row: not row["no_answer"] and not row["plot"].startswith(LONG_PLOT),
         input=lambda row: clean(f"question: {row['question']} context: {row['plot']}"),
-        output=lambda row: tabs(map(clean, distinct(row["answers"]))),
+        output=lambda row: tabs(map(clean, dict.fromkeys(row["answers"]))),
     ),
     text_to_text(
         "hotpot_qa",
@@ -127,13 +127,13 @@ RECIPES = [
         "squad-with_context",
         *SQUAD_SOURCES,
         input=lambda row: f"question: {row['question']} context: {clean(row['context'])}",
-        output=lambda row: tabs(distinct(row["answers"]["text"])),
+        output=lambda row: tabs(dict.fromkeys(row["answers"]["text"])),
     ),
     text_to_text(
         "squad-no_context",
         *SQUAD_SOURCES,
         input="question: {question}",
-        output=lambda row: tabs(distinct(row["answers"]["text"])),
+        output=lambda row: tabs(dict.fromkeys(row["answers"]["text"])),
     ),
     text_to_text(
         "tweet_qa",
