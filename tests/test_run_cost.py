@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from tiny_runs import write_bart
-from tiny_steps import settings_with
 from torch.utils.flop_counter import FlopCounterMode
 
 from dataloader.errors import InputError
 from routing_moe.checkpoints.merge_stages import MERGE_FILE
+from routing_moe.config.train import train_settings
 from routing_moe.results.run_cost import read_cost, with_start
 from routing_moe.training.cost import described_cost, equal_steps, training_cost
 
@@ -76,7 +76,8 @@ def test_equal_flops_trains_as_many_steps_as_another_run_costs(world, finished):
 
 
 def test_equal_flops_without_a_step_or_a_cost_is_an_error(make_stepper, finished, tmp_path):
-    settings = dataclasses.replace(settings_with(), equal_flops=str(finished), flops_factor=1e-6)
+    flags = dict(output_dir="unused", total_steps=20, equal_flops=str(finished), flops_factor=1e-6)
+    settings = train_settings(flags)
     with pytest.raises(InputError, match="do not suffice for one step"):
         equal_steps(make_stepper(), settings)
     with pytest.raises(InputError, match=r"has no cost\.json"):
@@ -101,14 +102,14 @@ def stages(tmp_path):
 
 def write_cost(run: Path, **changed) -> None:
     numbers = ("total_parameters", "active_parameters", "flops_per_example", "examples_per_step")
-    cost = dict.fromkeys(numbers, 1) | changed
+    cost = dict.fromkeys(numbers, 1) | {"runs_before": {}} | changed
     cost = {f"{name}_with_start": cost[name] for name in ("steps", "total_flops")} | cost
     (run / "best").mkdir(parents=True, exist_ok=True)
     (run / "cost.json").write_text(json.dumps(cost))
 
 
 def cost_of(run: Path, **flags) -> dict:
-    settings = dataclasses.replace(settings_with(), **dict(output_dir=str(run), do_train=True) | flags)
+    settings = dataclasses.replace(train_settings(dict(output_dir=str(run), do_train=True)), **flags)
     return with_start(OWN, settings.start, run)
 
 

@@ -36,8 +36,7 @@ def read_cost(run: str | Path) -> dict | None:
     cost = {"start_unknown": None} | load_json_object(path, "the cost of a run")
     with_start = () if cost["start_unknown"] else ("steps_with_start", "total_flops_with_start")
     for name in (*TRAINING_COST, *with_start):
-        uncounted = cost.get("counted", "") is None and "flops" in name  # by an earlier version
-        if not (isinstance(cost.get(name), int | float) or uncounted):
+        if not isinstance(cost.get(name), int | float):
             raise InputError(f"{path}: {name} is {cost.get(name)!r}, expected a number; {HOW_TO_GET_IT}")
     return cost
 
@@ -46,8 +45,6 @@ def reference_cost(run: str | Path) -> dict:
     """Returns the cost of the run of --equal_flops. Raises InputError if it has none."""
     if (cost := read_cost(run)) is None:
         raise InputError(f"--equal_flops {run} has no {COST_FILE}; {HOW_TO_GET_IT}")
-    if cost["total_flops"] is None:
-        raise InputError(f"--equal_flops {run}: its FLOPs were not counted; give --total_steps")
     return cost
 
 
@@ -70,10 +67,8 @@ def with_start(cost: dict, start: Start, run: str | Path) -> dict:
     for place in filter(None, places):
         if folder := _run_folder(place, run):
             earlier = read_cost(folder)
-            uncounted = f"the FLOPs of {place} were not counted" if earlier["total_flops"] is None else None
-            unknown = unknown or earlier["start_unknown"] or uncounted
-            of_both = "" if "runs_before" in earlier else "_with_start"  # a file of an earlier version
-            before[str(folder)] = [earlier[f"{name}{of_both}"] for name in ("steps", "total_flops")]
+            unknown = unknown or earlier["start_unknown"]
+            before[str(folder)] = [earlier["steps"], earlier["total_flops"]]
             before |= earlier.get("runs_before", {})
         elif not _is_untrained(place):
             unknown = unknown or f"no {COST_FILE} with {place}; {HOW_TO_GET_IT}"
