@@ -29,7 +29,6 @@ from routing_moe.cli.transfer import main as transfer
 from routing_moe.config.train import train_settings
 from routing_moe.evaluation.option_ranking import losses_of
 from routing_moe.evaluation.scoring import generation_limits
-from routing_moe.model.selection import temperature_at
 from routing_moe.optim.step import Stepper
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
@@ -350,8 +349,7 @@ def test_a_training_in_python_has_the_rates_and_temperatures_of_the_command(kind
     recipe = stepper.call_args.args[2]
     for name in ("learning_rate", "router_lr", "task_model_lr", "initial_tau", "minimum_tau", "anneal_rate"):
         assert getattr(recipe, name) == getattr(of_command, name)
-    taus = recipe.initial_tau, recipe.minimum_tau, recipe.anneal_rate
-    assert routed.model.config.router_temperature == temperature_at(3, *taus)  # as of the command
+    assert routed.model.config.router_temperature == recipe.temperature(3)  # as of the command
 
 
 def test_an_mbart_must_generate_from_the_token_that_answers_start_with(world, plain, tmp_path, capsys):

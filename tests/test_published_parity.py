@@ -17,11 +17,11 @@ from transformers import BartForConditionalGeneration
 
 from dataloader.errors import InputError
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
+from routing_moe.config.shared import StepSettings
 from routing_moe.model.conversion import load_plain_weights
 from routing_moe.model.loss import token_losses
 from routing_moe.model.published import published_fields, upstream_name
 from routing_moe.model.routers import ROUTERS
-from routing_moe.model.selection import temperature_at
 
 
 def to_BLE(encoder_LBE, decoder_LBE):
@@ -179,12 +179,13 @@ def test_routes_of_named_tasks_and_with_an_expert_ablated(model, numbers_of):
 
 def test_temperature_factors_equal_the_published_ones(published_numbers):
     schedules = json.loads((published_numbers / "schedules.json").read_text())
-    for key, settings in (
-        ("gumbel_default(2.0,0.1,3e-4)", (2.0, 0.1, 3e-4)),
-        ("two_stage(300,1,1e-4)", (300, 1, 1e-4)),
+    for key, tau, minimum, rate in (
+        ("gumbel_default(2.0,0.1,3e-4)", 2.0, 0.1, 3e-4),
+        ("two_stage(300,1,1e-4)", 300, 1, 1e-4),
     ):
+        settings = StepSettings(initial_tau=tau, minimum_tau=minimum, anneal_rate=rate)
         for step, expected in schedules[key]:
-            assert temperature_at(step, *settings) == pytest.approx(expected, rel=1e-12)
+            assert settings.temperature(step) == pytest.approx(expected, rel=1e-12)
 
 
 # ---- losses and gradients

@@ -54,7 +54,7 @@ class Slow:
             group["lr"] = group["peak"] * linear_warmup_decay(step, 0, settings.total_steps)
             for p in group["params"]:
                 p.requires_grad_(group["part"] not in frozen_parts(step, settings.alternate_every))
-        self.model.config.router_temperature = self.stepper.temperature(step)
+        self.model.config.router_temperature = settings.temperature(step)
         indices, choices, _ = self.stepper.split(step)
         for index, choice in zip(indices, choices, strict=True):
             example = self.stepper.examples.collate([index], [choice], pad_token_id=1)

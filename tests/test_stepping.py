@@ -284,7 +284,7 @@ def test_six_steps_equal_those_of_the_published_code(mode, published_numbers, pu
         assert report["loss"] == pytest.approx(expected, rel=1e-5), step
         assert report["grad_norm"] == pytest.approx(numbers["grad_norm"][step], rel=1e-4), step
         assert report["lr_factor"] * 0.001 == pytest.approx(numbers["lr"][step], rel=1e-7)
-        assert stepper.temperature(step) == pytest.approx(numbers["tau"][step], rel=1e-7)
+        assert stepper.settings.temperature(step) == pytest.approx(numbers["tau"][step], rel=1e-7)
     state = model.state_dict()
     recorded_parameters = {
         upstream_name(name.removeprefix("param/")): numbers[name] for name in numbers if "param/" in name
@@ -302,7 +302,7 @@ def routes_with_noise(stepper, step, noise_SLBE, task_ids_B):
     """Straight-through routes of the recorded Gumbel noise (side, layer, example, expert)."""
     noise_BLE = torch.from_numpy(noise_SLBE).flatten(0, 1).transpose(0, 1)
     logits_BLE = stepper.model.router_logits(task_ids_B)
-    soft_BLE = torch.softmax((logits_BLE + noise_BLE) / stepper.temperature(step), dim=-1)
+    soft_BLE = torch.softmax((logits_BLE + noise_BLE) / stepper.settings.temperature(step), dim=-1)
     hard_BLE = F.one_hot(soft_BLE.argmax(-1), 3).to(soft_BLE)
     return hard_BLE - soft_BLE.detach() + soft_BLE
 

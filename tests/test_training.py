@@ -28,9 +28,8 @@ from tiny_runs import (
 from dataloader.batching import step_examples
 from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.cli.train import main
-from routing_moe.config.shared import last_step
+from routing_moe.config.shared import StepSettings, last_step
 from routing_moe.config.train import TrainSettings
-from routing_moe.model.selection import temperature_at
 from routing_moe.model.task_vectors import load_task_vectors
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
@@ -79,7 +78,8 @@ def test_checkpoints_are_complete_and_have_the_task_vectors(finished):
         assert names == model.config.task_names == sorted(ROWS)
         assert np.array_equal(vectors_ND, model.task_vectors.weight.detach().numpy())
         assert (finished / name / "training_state.pt").exists() == (name == "last")
-    assert model.config.router_temperature == temperature_at(2, 2.0, 0.1, 3e-4)
+    taus = StepSettings(initial_tau=2.0, minimum_tau=0.1, anneal_rate=3e-4)
+    assert model.config.router_temperature == taus.temperature(2)
 
 
 def test_experts_router_and_vectors_of_mixed_tasks_learn_with_one_hot_routes(finished):

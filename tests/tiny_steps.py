@@ -15,10 +15,11 @@ from routing_moe.config.train import TrainSettings, train_settings
 
 
 def settings_with(**flags):
-    """Returns the settings of a short run without clipping; flag=value changes one."""
+    """Returns the settings of the steps of a short run without clipping; flag=value changes one."""
     chosen = dict(output_dir="unused", train_batch_size=6, gradient_accumulation_steps=1, total_steps=20)
     chosen |= dict(warmup_ratio=0, learning_rate=0.01, router_lr=0.02, task_model_lr=0.03)
-    return train_settings(parse(TrainSettings, typed(chosen | dict(max_grad_norm="inf", seed=1) | flags)))
+    words = typed(chosen | dict(max_grad_norm="inf", seed=1) | flags)
+    return train_settings(parse(TrainSettings, words)).step_settings
 
 
 def ragged(rows) -> Ragged:

@@ -249,6 +249,10 @@ class StepSettings:
         """Examples in one optimizer step."""
         return self.train_batch_size * self.gradient_accumulation_steps
 
+    def temperature(self, step: int) -> float:
+        """Returns the temperature of the selection in a step (counted from 0)."""
+        return max(self.initial_tau * math.exp(-self.anneal_rate * step), self.minimum_tau)
+
 
 def last_step(settings, n_examples: int, step_size: int) -> int:
     """Returns the step after which a training ends: --total_steps, or that of --num_train_epochs if before."""

@@ -1,4 +1,4 @@
-"""Route selection: the selection modes, the temperature schedule, and exploration.
+"""Route selection: the selection modes, and exploration.
 
 Shapes: N tasks (or B examples), L layers, E experts. A route is (L, E) with rows that sum to 1.
 Ye, Zha, Ren 2022 (arXiv 2205.12701), section 3.2; Gumbel-softmax: Jang, Gu, Poole 2017 (arXiv 1611.01144);
@@ -6,7 +6,6 @@ top-k: Shazeer et al. 2017 (arXiv 1701.06538), section 2.1; relaxed Bernoulli: M
 (arXiv 1611.00712), as in Poly (Ponti et al. 2022, arXiv 2202.13914).
 """
 
-import math
 from functools import partial
 
 import torch
@@ -102,8 +101,3 @@ def explore(routes_BLE: Tensor, epsilon: float) -> Tensor:
 def random_one_hot(size: tuple[int, ...], num_experts: int, device=None, generator=None) -> Tensor:
     """Returns integers (*size, E): one-hot rows of uniformly drawn experts."""
     return F.one_hot(torch.randint(num_experts, size, device=device, generator=generator), num_experts)
-
-
-def temperature_at(step: int, initial_tau: float, minimum_tau: float, anneal_rate: float) -> float:
-    """Returns the temperature of a step: max(initial_tau * exp(-anneal_rate * step), minimum_tau)."""
-    return max(initial_tau * math.exp(-anneal_rate * step), minimum_tau)

@@ -29,7 +29,6 @@ from dataloader.task_sampling import TaskMixture
 from routing_moe.config.shared import StepSettings
 from routing_moe.io.memory import is_out_of_memory
 from routing_moe.model.base import is_of_base
-from routing_moe.model.selection import temperature_at
 from routing_moe.optim.layers import checkpoint_layers, compile_layers
 from routing_moe.optim.micro_batches import MicroBatchLimits, model_inputs, on_device
 from routing_moe.optim.shared_base import SharedBase
@@ -123,12 +122,6 @@ class Stepper:
         self.absent_rows = torch.tensor(absent, dtype=torch.long, device=model.device)
         self.absent_vectors = vectors.weight.detach()[self.absent_rows] if vectors else None
 
-    def temperature(self, step: int) -> float:
-        """Returns the temperature of the selection in a step (counted from 0)."""
-        return temperature_at(
-            step, self.settings.initial_tau, self.settings.minimum_tau, self.settings.anneal_rate
-        )
-
     def run(self, last: int, first: int = 0, desc="training", quiet=True) -> Iterator[tuple[int, dict]]:
         """Yields (number of steps taken, report) after each step from `first` on, with a progress bar.
 
@@ -137,7 +130,7 @@ class Stepper:
         with ProgressBar(total=last, initial=first, desc=desc, unit="step", disable=quiet) as bar:
             for step in range(first, last):
                 report = self.step(step)
-                self.model.config.router_temperature = self.temperature(step + 1)
+                self.model.config.router_temperature = self.settings.temperature(step + 1)
                 bar.set_postfix(loss=f"{report['loss'] / report['tokens']:.3f}", refresh=False)
                 bar.update()
                 yield step + 1, report
@@ -152,7 +145,7 @@ class Stepper:
         self.freeze_parts(step)
         if not self.model.training:  # after an evaluation
             self.model.train()
-        self.model.config.router_temperature = self.temperature(step)
+        self.model.config.router_temperature = self.settings.temperature(step)
         seed_draws(self.model.device, self.settings.seed, step)  # the same routes on every process
         routes_BLE = self.draw_routes(indices)
         # All processes use the same draw: rounding differences in the logits could change a choice.

@@ -142,7 +142,7 @@ class Training:
         known = {PERFORMANCE: math.nan} | means
         self.state["history"].append([step, loss / max(tokens, 1), dev_loss, *known.values()])
         self.state["since_eval"] = [0.0, 0]
-        temperature = self.stepper.temperature
+        temperature = self.stepper.settings.temperature
         may_be_best = not self._selects_at_final or temperature(step) == temperature(self.total_steps)
         good = goodness(means[by], by)
         if math.isnan(good):
@@ -345,7 +345,7 @@ def described_routes(model, settings: TrainSettings) -> str:
 def described_temperature(stepper: Stepper, total_steps: int) -> str:
     """Returns the temperature along training, in words; also when it reaches its minimum, if not in time."""
     settings, quarters = stepper.settings, (0, 25, 50, 75, 100)
-    taus = [stepper.temperature(percent * total_steps // 100) for percent in quarters]
+    taus = [settings.temperature(percent * total_steps // 100) for percent in quarters]
     points = [f"{percent}% {tau:.4g}" for percent, tau in zip(quarters, taus, strict=True)]
     text = f"temperature: {', '.join(points)}"
     if taus[-1] > settings.minimum_tau and settings.anneal_rate > 0:
