@@ -52,8 +52,9 @@ def test_mixed_routes_give_the_logits_losses_and_gradients_of_their_plain_models
             of_plain = plain(**own).logits[0]
             torch.testing.assert_close(logits[i][is_real], of_plain[is_real], rtol=0, atol=1e-10)
             for layer in model.lora_layers:  # the same weights, with gradients
-                of_layer = layer.merged(route_LE[layer.rows], torch.arange(4))
-                merged |= {f"{layer.name}.{name}": weight for name, weight in of_layer.items()}
+                for name, linear in layer.linear_maps.items():
+                    weight = linear.merged(route_LE[layer.rows], torch.arange(4))
+                    merged[f"{layer.name}.{name}.weight"] = weight
             labels = own["labels"][0, shift:]
             merged_logits = functional_call(plain, merged, kwargs=own).logits
             expected += F.cross_entropy(merged_logits[0, : len(labels)], labels, reduction="sum")

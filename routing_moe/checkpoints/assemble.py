@@ -255,9 +255,10 @@ def plain_of_merged_factors(mixture, merge: Callable):
     """Returns the plain model whose update has the merged factors A and B of all low-rank experts."""
     import torch  # takes seconds
 
-    from routing_moe.model.mixtures import factors_of_experts
+    from routing_moe.model.lora import is_of_expert
 
-    first, *others = factors_of_experts(mixture)
+    factors = [(name, p.detach()) for name, p in mixture.named_parameters() if is_of_expert(name)]
+    first, *others = ({name: p[e] for name, p in factors} for e in range(mixture.config.num_experts))
     found = merge([first, *others], {name: torch.zeros_like(tensor) for name, tensor in first.items()})
     for name, tensor in found.items():
         first[name].copy_(tensor)

@@ -59,32 +59,18 @@ def train_base(model, trained: bool) -> None:
             parameter.requires_grad_(trained)
 
 
-def row_sums(tensor: Tensor) -> Tensor:
-    """Returns a vector as it is; of a matrix, the sums of its rows, their bytes read as integers."""
-    if tensor.ndim < 2 or not tensor.numel():
-        return tensor
-    bytes_ = tensor.detach().contiguous().flatten(1).view(torch.uint8)
-    return (bytes_ if bytes_.shape[1] % 8 else bytes_.view(torch.int64)).sum(1)
-
-
 def fingerprint(model) -> str:
-    """Returns a SHA-256 that says whether the base of a model is another one: of names and `row_sums`."""
+    """Returns a SHA-256 that says whether the base of a model is another one: of names and sums of rows."""
     digest = hashlib.sha256()
     for name, tensor in sorted(base_tensors(model).items()):
         digest.update(name.encode())
-        values = row_sums(tensor.detach())
+        values = tensor.detach().contiguous()
+        if values.ndim > 1 and values.numel():  # the bytes of a row, read as integers, are added
+            bytes_ = values.flatten(1).view(torch.uint8)
+            values = (bytes_ if bytes_.shape[1] % 8 else bytes_.view(torch.int64)).sum(1)
         values = values.float() if values.is_floating_point() else values
         digest.update(values.cpu().contiguous().numpy().data)
     return digest.hexdigest()
-
-
-def check_base(model) -> None:
-    """Raises InputError if the base is not the one that the configuration refers to."""
-    if not is_unchanged(model):
-        raise InputError(
-            f"{model.config.base_model}: not the model that the experts were trained on: its weights have "
-            "another checksum"
-        )
 
 
 def refer_to_base(model, place: str | Path) -> None:

@@ -91,7 +91,12 @@ def assemble_bart(model, routes_LE: Tensor) -> BartForConditionalGeneration:
         with torch.device("meta"), init.no_init_weights():
             bart = BartForConditionalGeneration(config)
         project_in_float32(bart)
-        share_tensors(bart, state)
+        # Torch would set `requires_grad` to that on the meta device, and so change the tensors of `model`.
+        requires_grad = {name: tensor.requires_grad for name, tensor in state.items()}
+        bart.load_state_dict(state, assign=True)
+        for name, tensor in state.items():
+            tensor.requires_grad_(requires_grad[name])
+        bart.tie_weights()
         if not model.config.has_plain_routes:  # merged tensors are new at every call
             model.last_plain = bart, state  # a tuple, so that torch does not see a part of the model
     bart.generation_config = model.generation_config
@@ -116,16 +121,6 @@ def _tensors_along(model, routes_LE: Tensor) -> dict[str, Tensor]:
         place = f"model.encoder.layers.{layer.row}" if i < 0 else f"model.decoder.layers.{i}"
         state |= {f"{place}.{name}": tensor for name, tensor in weights.items()}
     return state
-
-
-def share_tensors(meta_model, state: dict[str, Tensor]) -> None:
-    """Fills a model on the meta device with the tensors of `state`, without copying them."""
-    # Torch would set `requires_grad` to the meta model's, and so change the model that owns the tensors.
-    requires_grad = {name: tensor.requires_grad for name, tensor in state.items()}
-    meta_model.load_state_dict(state, assign=True)
-    for name, tensor in state.items():
-        tensor.requires_grad_(requires_grad[name])
-    meta_model.tie_weights()
 
 
 def with_shared_parameters(model):

@@ -7,7 +7,6 @@ attention have "attn" or "attention" in their name, and experts of a model's own
 
 import copy
 import re
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -90,21 +89,6 @@ def linear_maps(layer_name: str, layer: nn.Module, config) -> dict[str, nn.Linea
 
 
 @torch.no_grad()
-def merged_weights(
-    layers: list[LoraLayer], routes_LE: Tensor, dtype: torch.dtype | None = None
-) -> Iterator[tuple[str, Tensor]]:
-    """Yields (name, weight) of all linear maps with experts in the equivalent plain model of a route.
-
-    dtype: of the weights, None: that of the base.
-    """
-    known_LE = routes_LE.cpu()  # a GPU is waited for once
-    for layer in layers:
-        used_K = (known_LE[layer.rows] != 0).any(dim=0).nonzero()[:, 0]
-        weights_HE = routes_LE[layer.rows]
-        merged = layer.merged(weights_HE, sent(used_K, weights_HE.device), dtype)
-        yield from ((f"{layer.name}.{name}", weight) for name, weight in merged.items())
-
-
 def plain_copy(
     model: nn.Module,
     layers: list[LoraLayer],
@@ -121,10 +105,14 @@ def plain_copy(
     if device is not None:
         merged = {id(linear.weight) for layer in layers for linear in layer.linear_maps.values()}
         shared |= {key: moved(tensor, device) for key, tensor in shared.items() if key not in merged}
-    plain = copy.deepcopy(model, shared)
-    for name, weight in merged_weights(layers, routes_LE, dtype):
-        weight = weight if device is None else weight.to(device)
-        plain.get_submodule(name.removesuffix(".weight")).remove_updates(weight)
+    plain, known_LE = copy.deepcopy(model, shared), routes_LE.cpu()  # a GPU is waited for once
+    for layer in layers:
+        used_K = (known_LE[layer.rows] != 0).any(dim=0).nonzero()[:, 0]
+        used_K = sent(used_K, routes_LE.device)
+        for name, linear in layer.linear_maps.items():
+            weight = linear.merged(routes_LE[layer.rows], used_K, dtype)
+            weight = weight if device is None else weight.to(device)
+            plain.get_submodule(f"{layer.name}.{name}").remove_updates(weight)
     return plain
 
 

@@ -214,10 +214,6 @@ class LoraLayer:
     linear_maps: dict[str, LoraLinear]
     active: ActiveExperts | None = None
 
-    def merged(self, *route) -> dict[str, Tensor]:
-        """Returns {name in the layer: weight} of the plain layer. route: as in `LoraLinear.merged`."""
-        return {f"{name}.weight": linear.merged(*route) for name, linear in self.linear_maps.items()}
-
     def expert_distance(self) -> Tensor:
         """Returns the mean over pairs of experts of the sum over linear maps of |s (B_p A_p - B_q A_q)|."""
         products = [linear.inner_products() for linear in self.linear_maps.values()]

@@ -15,7 +15,6 @@ from routing_moe.model.base import ROUTING_NAMES, fill_plain
 from routing_moe.model.configuration import Mixture, RoutingBartConfig, RoutingConfig
 from routing_moe.model.conversion import load_plain_weights
 from routing_moe.model.loading import load_backbone, load_checked, load_vanilla_checkpoint
-from routing_moe.model.lora import is_of_expert
 from routing_moe.model.modeling import RoutingBartForConditionalGeneration
 from routing_moe.model.routed_model import RoutedModel
 
@@ -91,12 +90,6 @@ def weights_of_experts(mixture) -> list[dict[str, Tensor]]:
     first, second, *_ = states
     own = [name for name, tensor in first.items() if tensor.data_ptr() != second[name].data_ptr()]
     return [{name: state[name] for name in own} for state in states]
-
-
-def factors_of_experts(mixture) -> list[dict[str, Tensor]]:
-    """Returns {name: factor A or B} of each low-rank expert; the tensors are those of the mixture."""
-    factors = {name: p.detach() for name, p in mixture.named_parameters() if is_of_expert(name)}
-    return [{name: p[e] for name, p in factors.items()} for e in range(mixture.config.num_experts)]
 
 
 def load_mixture(checkpoint: str | Path):

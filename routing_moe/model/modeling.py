@@ -25,6 +25,8 @@ from routing_moe.model.routed_layer import RoutedLayer, RoutePlan
 from routing_moe.model.routed_model import RoutedModel
 from routing_moe.model.task_routing import RoutingModel
 
+# Arguments of `generate` with which a batch is not divided by routes.
+OF_BATCH = ("encoder_outputs", "prefix_allowed_tokens_fn", "logits_processor", "return_dict_in_generate")
 OF_DOWNLOAD = ("revision", "subfolder", "token", "cache_dir", "local_files_only", "force_download")
 
 
@@ -175,13 +177,7 @@ class RoutingBartForConditionalGeneration(RoutingModel, BartForConditionalGenera
                 return generate_plain(self.to_bart(routes[0]), inputs, **kwargs)
             merges = self.config.expert_mixing == "parameters"
             few = distinct <= 2 * self.config.num_experts
-            whole = (
-                "encoder_outputs",
-                "prefix_allowed_tokens_fn",
-                "logits_processor",
-                "return_dict_in_generate",
-            )
-            can_split = inputs is not None and not any(kwargs.get(name) for name in whole)
+            can_split = inputs is not None and not any(kwargs.get(name) for name in OF_BATCH)
             if can_split and (merges or few):
                 return self._generate_by_route(inputs, routes, which_B, kwargs)
             if merges and distinct > 1:

@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-MOST_CLUSTERS = 64  # the largest K that is tried
-
 
 class Clusters(NamedTuple):
     """labels_N: a cluster 0 to K-1 of each task. silhouette: the mean over the tasks, -1 to 1."""
@@ -37,11 +35,6 @@ def centred_cosine(vectors_ND: np.ndarray) -> np.ndarray:
     """Returns the cosines (N, N) of the vectors minus their mean; 0 for a vector of length 0."""
     directions_ND = centred_directions(vectors_ND, vectors_ND.mean(axis=0, dtype=np.float64))
     return np.clip(directions_ND @ directions_ND.T, -1.0, 1.0)
-
-
-def possible_counts(N: int) -> list[int]:
-    """Returns the numbers of clusters to choose from: 2 to N - 1, at most MOST_CLUSTERS."""
-    return list(range(2, min(N - 1, MOST_CLUSTERS) + 1))
 
 
 def best_clusters(cosine_NN: np.ndarray, counts: Sequence[int]) -> Clusters:

@@ -35,10 +35,10 @@ from transformers.modeling_outputs import ModelOutput
 from dataloader.errors import InputError, problem_context
 from routing_moe.io.hub import local_folder
 from routing_moe.model.base import (
-    check_base,
     empty,
     fill,
     is_of_base,
+    is_unchanged,
     load_base,
     refer_to_base,
     saved_tensors,
@@ -189,16 +189,7 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         with using_routes(self.lora_layers, plan):
             yield {}
 
-    def get_encoder(self) -> nn.Module:
-        return self.backbone.get_encoder()
-
-    def get_decoder(self) -> nn.Module:
-        return self.backbone.get_decoder()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.backbone.get_input_embeddings()
-
-    def get_output_embeddings(self) -> nn.Module:
+    def get_output_embeddings(self) -> nn.Module:  # the library finds other parts by `base_model_prefix`
         return self.backbone.get_output_embeddings()
 
     # ---- generation and export
@@ -299,8 +290,9 @@ class RoutedModel(RoutingModel, PreTrainedModel):
         check_finite(state := saved_tensors(folder), folder)
         with problem_context(f"{folder}: "):
             fill(model, state, lambda name: not (refers and is_of_base(name)))
-        if refers:
-            check_base(model)
+        if refers and not is_unchanged(model):
+            problem = "not the model that the experts were trained on: its weights have another checksum"
+            raise InputError(f"{config.base_model}: {problem}")
         if dtype not in (None, "auto", saved_type):
             dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
             for name, tensor in own_tensors(model).items():

@@ -32,12 +32,6 @@ UNKNOWN = "unknown"
 SEEN = (NOTHING, INPUTS_OF_ONE, INPUTS_OF_ALL, ROWS_OF_ONE, UNKNOWN, ROWS_OF_ALL)  # from less to more
 
 
-def what_is_seen(samples: str, answers: bool) -> str:
-    """Returns one of SEEN. samples: as for `Gym.pool`, or "each". answers: or only inputs."""
-    of_one, of_all = (ROWS_OF_ONE, ROWS_OF_ALL) if answers else (INPUTS_OF_ONE, INPUTS_OF_ALL)
-    return of_all if samples == "all" else of_one
-
-
 def of_sample(seen: str, sample: str) -> str:
     """Returns `seen` with the name of the sample: "labelled rows of one sample: boolq_16_100"."""
     return f"{seen}: {sample}" if seen in (INPUTS_OF_ONE, ROWS_OF_ONE) else seen

@@ -17,11 +17,12 @@ from dataloader.task_splits import Split
 from routing_moe.config.choices import LOWEST_LOSS
 from routing_moe.config.shared import Start, without_permutation
 from routing_moe.model.given_routes import ROUTE_TASKS_FILE, GivenRoutes, Route, read_routes, same_expert
-from routing_moe.model.route_clusters import best_clusters, centred_cosine, nearest_cluster, possible_counts
+from routing_moe.model.route_clusters import best_clusters, centred_cosine, nearest_cluster
 from routing_moe.model.task_vectors import NAMES_FILE, VECTORS_FILE
 from routing_moe.task_choice.choice import GivenVectors
 
 TASKS, CLUSTERS = "tasks", "clusters:"
+MOST_CLUSTERS = 64  # the largest number that auto tries
 SPECS = "a file (.json or .npy), tasks, clusters:K, clusters:auto, or random: and one of all these"
 
 
@@ -120,7 +121,7 @@ def routes_of_clusters(
     if not (count == "auto" and N >= 3) and not (count.isdecimal() and 2 <= int(count) <= N):
         allowed = f"a number K from 2 to the {N} train tasks, or auto for at least 3 tasks"
         raise InputError(f"is {spec}; give {allowed}")
-    counts = possible_counts(N) if count == "auto" else [int(count)]
+    counts = range(2, min(N - 1, MOST_CLUSTERS) + 1) if count == "auto" else [int(count)]
     others = [task for task in split.all if task in vectors and task not in split.train]
     vectors_ND = np.stack([vectors[task] for task in train])
     labels_N, silhouette = best_clusters(centred_cosine(vectors_ND), counts)

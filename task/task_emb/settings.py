@@ -37,7 +37,7 @@ from routing_moe.config.flags import (
 from routing_moe.config.plugins import PluginFlags, load_plugin
 from routing_moe.config.shared import BART_BASE, trained_texts
 from routing_moe.io.hub import local_folder
-from routing_moe.model.task_vectors import NOTHING, what_is_seen
+from routing_moe.model.task_vectors import INPUTS_OF_ALL, INPUTS_OF_ONE, NOTHING, ROWS_OF_ALL, ROWS_OF_ONE
 from routing_moe.task_choice.texts import train_examples
 from task.task_emb.job import compute
 
@@ -209,7 +209,9 @@ class ModelReadingSettings(VectorSettings, PluginFlags):
 
     @property
     def seen(self) -> str:
-        return what_is_seen(self.samples, self.reads_answers)
+        if self.samples == "all":
+            return ROWS_OF_ALL if self.reads_answers else INPUTS_OF_ALL
+        return ROWS_OF_ONE if self.reads_answers else INPUTS_OF_ONE
 
     def examples(self, task: str, samples: str) -> list[Example]:
         gym = Gym(self.train_dir, self.skip_malformed)
