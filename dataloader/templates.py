@@ -3,8 +3,6 @@
 A name without both parts is a data set of its own.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 

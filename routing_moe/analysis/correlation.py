@@ -9,8 +9,6 @@ tasks are permuted; corrected for all features of the table. N tasks, C columns 
 P permutations.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

@@ -9,8 +9,6 @@ The file for the 160 CrossFit tasks, dataloader/task_features.csv, was written b
 (arXiv 2205.12701), section 6, correlate routes with features of these kinds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

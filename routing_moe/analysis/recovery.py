@@ -5,8 +5,6 @@
 N tasks, P permutations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

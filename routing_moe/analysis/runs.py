@@ -1,7 +1,5 @@
 """The runs that a command explains: their routes, with the ontology and features of their tasks."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

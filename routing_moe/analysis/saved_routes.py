@@ -8,8 +8,6 @@ layers, which no model reads, are in no picture and no statistic. N tasks, L lay
 S steps.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -53,7 +51,7 @@ class SavedRoutes:
         """The name, with the step if there is one."""
         return self.name if self.step is None else f"{self.name}, step {self.step}"
 
-    def of(self, tasks: Sequence[str]) -> SavedRoutes:
+    def of(self, tasks: Sequence[str]) -> "SavedRoutes":
         """Returns the routes of these tasks, in this order. Raises KeyError for an unknown task."""
         row = {task: n for n, task in enumerate(self.tasks)}
         return replace(self, tasks=tuple(tasks), values_NLE=self.values_NLE[[row[task] for task in tasks]])
@@ -69,7 +67,7 @@ class History:
     steps: tuple[int, ...]
     values_SNLE: np.ndarray
 
-    def of(self, tasks: Sequence[str]) -> History:
+    def of(self, tasks: Sequence[str]) -> "History":
         rows = [self.tasks.index(task) for task in tasks]
         return replace(self, tasks=tuple(tasks), values_SNLE=self.values_SNLE[:, rows])
 

@@ -7,8 +7,6 @@ To read a value of a GPU, the CPU waits for it. So what follows from the example
 (masks, positions of target tokens), and one copy brings a step's micro-batches to the device.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,7 +40,7 @@ class MicroBatchLimits:
     longest: int = 0
 
     @classmethod
-    def on(cls, device: torch.device, settings: StepSettings, longest: int) -> MicroBatchLimits:
+    def on(cls, device: torch.device, settings: StepSettings, longest: int) -> "MicroBatchLimits":
         """Returns the limits of the settings; those that they leave open depend on the device."""
         is_cuda = device.type == "cuda"
         max_tokens, overhead = settings.max_tokens_per_micro_batch, settings.micro_batch_overhead
@@ -54,7 +52,7 @@ class MicroBatchLimits:
 
     def below(
         self, source_lengths: np.ndarray, target_lengths: np.ndarray, groups: list[np.ndarray]
-    ) -> MicroBatchLimits:
+    ) -> "MicroBatchLimits":
         """Returns limits with half of the tokens of the largest of these micro-batches."""
         widths = self.width(source_lengths), self.width(target_lengths)
         largest = max(len(group) * sum(int(sides[group].max()) for sides in widths) for group in groups)

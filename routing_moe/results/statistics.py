@@ -7,8 +7,6 @@ S seeds (runs), T tasks, M tests. docs/results/protocols/coverage.md has the mea
 intervals, which explains the choice of the design.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
