@@ -31,14 +31,9 @@ def saved_settings(command: type[FolderCommand], folder: Path) -> dict[str, Any]
     path = folder / command.settings_file
     saved = load_json_object(path, f"the settings of {command.program}").get("settings")
     known = flags_of(command).keys() - {"output_dir"}
-    # Flags of earlier versions are ignored if they were not given.
-    if (
-        not isinstance(saved, dict)
-        or known - saved.keys()
-        or any(saved[name] for name in saved.keys() - known)
-    ):
+    if not isinstance(saved, dict) or saved.keys() != known:
         raise InputError(f"{path} does not have the settings of {command.program}; name another folder")
-    return {name: saved[name] for name in known}
+    return saved
 
 
 def is_written(settings: FolderCommand) -> bool:

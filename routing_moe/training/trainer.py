@@ -226,9 +226,8 @@ class Training:
 
     def load_state(self, checkpoint: Path) -> None:
         """Restores the state of the optimizer and the loop from `checkpoint`, whose weights the model has."""
-        state = {key: self.state[key] for key in ("dev_data", "metrics", "max_tokens")}
-        state |= load_training_state(checkpoint)  # earlier commits saved less
-        was, now = state["metrics"], self.state["metrics"]
+        state = load_training_state(checkpoint)
+        was, now = state.get("metrics", {}), self.state["metrics"]
         other = [f"{name}: {was.get(name)}, now {now[name]}" for name in now if was.get(name) != now[name]]
         metrics = f"metrics of dev files ({in_short(other)})"
         for key, what in {"data": "train files", "dev_data": "dev files", "metrics": metrics}.items():
