@@ -82,7 +82,7 @@ def measured(variant: str, settings: LlmStepSettings) -> dict[str, float]:
     """Returns the seconds of a step, and the memory of training in GB."""
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     torch.manual_seed(settings.seed)
-    model = (named_model if settings.model else random_qwen)(settings)
+    model = load_model(settings)
     examples = random_examples(settings, model.config.vocab_size)
     if settings.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -96,16 +96,13 @@ def measured(variant: str, settings: LlmStepSettings) -> dict[str, float]:
     return times | {"memory_gb": peak_memory_gb() - loaded}
 
 
-def named_model(settings: LlmStepSettings):
+def load_model(settings: LlmStepSettings):
     dtype = getattr(torch, settings.dtype)
-    return AutoModelForCausalLM.from_pretrained(settings.model, dtype=dtype).to(settings.device)
-
-
-def random_qwen(settings: LlmStepSettings):
+    if settings.model:
+        return AutoModelForCausalLM.from_pretrained(settings.model, dtype=dtype).to(settings.device)
     config = Qwen2Config(**SIZES[settings.model_size], tie_word_embeddings=True)
     config.num_hidden_layers = settings.layers or config.num_hidden_layers
     config.layer_types = config.layer_types[: config.num_hidden_layers]
-    dtype = getattr(torch, settings.dtype)
     return AutoModelForCausalLM.from_config(config, dtype=dtype).to(settings.device)
 
 

@@ -23,21 +23,6 @@ if TYPE_CHECKING:
     from routing_moe.model.selection import ROUTER_MODES, select_routes
 
 __version__ = "0.2.0"
-__all__ = [
-    "MEASURES",
-    "MERGERS",
-    "ROUTERS",
-    "ROUTER_MODES",
-    "ROUTE_SOURCES",
-    "Measure",
-    "RouteSource",
-    "Routed",
-    "RoutedModel",
-    "RoutingBartConfig",
-    "RoutingBartForConditionalGeneration",
-    "select_routes",
-]
-
 HOMES = {
     "MEASURES": "routing_moe.config.measures",
     "Measure": "routing_moe.config.measures",
@@ -52,6 +37,7 @@ HOMES = {
     "RoutingBartForConditionalGeneration": "routing_moe.model.modeling",
     "select_routes": "routing_moe.model.selection",
 }
+__all__ = list(HOMES)
 
 
 def _check_packages() -> None:

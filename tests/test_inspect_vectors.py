@@ -120,7 +120,10 @@ def error_lines(place, capsys, *more, **changed):
 MISTAKES = [
     (["--tasks", "hott", "big"], "--tasks: no task hott; did you mean 'hot'?"),
     (["--tasks", "test"], "--tasks: of 2 tasks, 2 have vectors in all of ... at least 3"),
-    (["--taskvecs", "<here>/clustered", "<here>/noise/../clustered"], "--taskvecs: a folder is given twice"),
+    (
+        ["--taskvecs", "<here>/clustered", "<here>/noise/../clustered"],
+        "--taskvecs: <here>/clustered is given twice",
+    ),
     (["--taskvecs", "<here>/missing"], "--taskvecs ... missing ... lacks id2task.json and task_vecs.npy"),
 ]
 

@@ -10,7 +10,6 @@ as `routing-moe correlate-routes` has them of routes), and a picture of each fol
 .pdf. Distances are 1 - cosine of centred vectors.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from dataloader.task_splits import load_split
 from routing_moe.analysis.runs import safe_name
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import REQUIRED, Command, group
-from routing_moe.io.files import distinct_tails
+from routing_moe.io.files import distinct_paths, distinct_tails
 from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
 from task.task_emb.settings import chosen_tasks, split_of
 
@@ -91,10 +90,9 @@ def run(settings: InspectVectorsSettings) -> None:
 
 def vectors_of_folders(settings: InspectVectorsSettings) -> dict[str, dict[str, np.ndarray]]:
     """Returns {name of the folder: {task: vector (D,)}}, without rows of samples: tasks have their own."""
-    paths = [Path(os.path.abspath(folder)) for folder in settings.taskvecs]
-    if len(set(paths)) < len(paths):
-        raise InputError("--taskvecs: a folder is given twice")
     vectors = {}
+    with problem_context("--taskvecs: "):
+        paths = distinct_paths(settings.taskvecs)
     for name, folder in zip(distinct_tails(paths), settings.taskvecs, strict=True):
         with problem_context("--taskvecs "):
             tasks, vectors_ND = load_task_vectors(folder)

@@ -164,16 +164,8 @@ def fitted(vectors_ND: np.ndarray, dim: int, transform: str) -> dict[str, np.nda
     pca = PCA(dim, svd_solver="full").fit(scaled_ND)
     factor = 1 / np.sqrt((pca.explained_variance_ * (N - 1) / N).mean())
     components_dD = pca.components_.astype(np.float32)  # the precision of saved vectors
-    values = (
-        transform,
-        added,
-        scaler.mean_,
-        scaler.scale_,
-        components_dD,
-        factor,
-        pca.explained_variance_ratio_,
-    )
-    return dict(zip(ARRAYS, map(np.asarray, values), strict=True))
+    values = (transform, added, scaler.mean_, scaler.scale_, components_dD, factor)
+    return dict(zip(ARRAYS, map(np.asarray, (*values, pca.explained_variance_ratio_)), strict=True))
 
 
 def reduced(vectors_ND: np.ndarray, reduction: dict[str, np.ndarray]) -> np.ndarray:
