@@ -10,13 +10,7 @@ from pathlib import Path
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, problem_context
 from dataloader.jsonfile import load_json_object
-from routing_moe.checkpoints.find import (
-    SavedMixture,
-    SavedPlain,
-    find_mixture,
-    find_vanilla,
-    weight_files,
-)
+from routing_moe.checkpoints.find import SavedMixture, SavedPlain, find_mixture, find_vanilla, weight_files
 from routing_moe.checkpoints.folder import find_checkpoint, save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.assemble import MergeSettings

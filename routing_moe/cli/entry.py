@@ -26,10 +26,7 @@ GROUPS = {  # in the order of --help
     "explain routes": "transfer correlate-routes ablate create-gif",
 }
 # Modules that are not in routing_moe/cli.
-ELSEWHERE = {
-    "vectors": VECTORS,
-    "conflict-gym": "task.conflict_gym.generate",
-}
+ELSEWHERE = {"vectors": VECTORS, "conflict-gym": "task.conflict_gym.generate"}
 METHODS = {  # a module, or module:class
     "random": f"{VECTORS}.settings:RandomSettings",
     "text": f"{VECTORS}.settings:TextSettings",

@@ -5,8 +5,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from safetensors import SafetensorError
@@ -19,13 +19,6 @@ from routing_moe.io.logs import early_notes
 from routing_moe.io.memory import OutOfMemory
 
 log = logging.getLogger("routing_moe")
-
-
-@dataclass
-class CommandResult:
-    """How a command ended. exit_code: 0 unless the command or an error sets it."""
-
-    exit_code: int = 0
 
 
 def run_command(
@@ -53,15 +46,15 @@ def run_command(
 
 
 @contextmanager
-def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[CommandResult]:
-    """Reports errors that a user can correct, and Ctrl-C, and sets the result's exit code.
+def reporting_errors(kept: Callable[[], str] | None = None) -> Iterator[SimpleNamespace]:
+    """Reports errors that a user can correct, and Ctrl-C. Yields a result, and sets its exit_code, else 0.
 
     InputError: prints its problems; its own exit code. Ctrl-C: 130. A reader of the output that is gone: 141,
     unless `kept` is given. Full disk, unwritable file, out of memory: 1 if `kept` is given, which returns
     what is kept of the work done so far, else 2. Other exceptions pass.
     """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # read when transformers is imported
-    result = CommandResult()
+    result = SimpleNamespace(exit_code=0)
     try:
         yield result
         sys.stdout.flush()

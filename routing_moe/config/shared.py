@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import Field, dataclass, fields, make_dataclass, replace
+from dataclasses import dataclass, fields, make_dataclass, replace
 from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import ClassVar
@@ -66,16 +66,14 @@ def given_texts(settings) -> dict[str, int | bool | str]:
     return {name: value for name in TEXT_SETTINGS if (value := getattr(settings, name, None)) is not None}
 
 
-def _if_given(field: Field) -> tuple:
-    flag, otherwise = field.metadata["flag"], " (default: as in the training)"
-    help = flag.help.partition(" (default")[0] + otherwise
-    flag = replace(flag, help=help, group="texts and decoding")
-    return field.name, field.type | None, dataclass_field(default=None, metadata={"flag": flag})
-
-
 def _given(name: str, names: tuple[str, ...]) -> type[PluginFlags]:
     """Returns flags of a trained model, which usually says how it reads texts. None: not given."""
-    found = [_if_given(field) for field in fields(TextFlags) if field.name in names]
+    found = []
+    for field in (field for field in fields(TextFlags) if field.name in names):
+        flag = field.metadata["flag"]
+        help = flag.help.partition(" (default")[0] + " (default: as in the training)"
+        metadata = {"flag": replace(flag, help=help, group="texts and decoding")}
+        found.append((field.name, field.type | None, dataclass_field(default=None, metadata=metadata)))
     return make_dataclass(name, found, bases=(PluginFlags,), frozen=True, kw_only=True)
 
 

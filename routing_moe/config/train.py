@@ -55,11 +55,8 @@ OF_RESUMED = (  # as in the run
     *("initialize_from_vanilla", "checkpoint_name", "learning_rate", "num_train_epochs"),
     *("plugin", "change_texts"),
 )
-OF_EVERY_TRAINING = (
-    "exploration_epsilon",
-    "lora_dropout",
-    "label_smoothing",
-)  # a checkpoint does not fix them
+# What a checkpoint does not fix.
+OF_EVERY_TRAINING = ("exploration_epsilon", "lora_dropout", "label_smoothing")
 
 
 def layers(text: str) -> list[int]:
@@ -204,11 +201,6 @@ class TrainSettings(RunFlags):
         """The settings of the prediction after training: those of the start no longer apply."""
         reset = dict.fromkeys(("checkpoint", "taskvecs", "task_routes"))
         return replace(self, do_train=False, initialize_from_vanilla=False, checkpoint_name="best", **reset)
-
-    @property
-    def scored_per_file(self) -> int | None:
-        """The examples of each dev and test file that --do_predict scores, evenly spaced; None: all."""
-        return self.predict_max_examples or self.examples_per_file
 
     @property
     def step_settings(self) -> StepSettings:

@@ -90,13 +90,6 @@ def is_quantized(config: PreTrainedConfig) -> bool:
     return getattr(getattr(config, "backbone", config), "quantization_config", None) is not None
 
 
-def keep_quantized(model: nn.Module) -> None:
-    """Lets bitsandbytes pack no weights in evaluations on some CPUs: it returns no gradients from then on."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-
-
 def check_not_quantized(config: PreTrainedConfig, instead: str) -> None:
     """Raises InputError for a base with quantized weights. instead: what is possible, or why not."""
     if is_quantized(config):

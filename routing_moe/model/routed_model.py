@@ -52,7 +52,6 @@ from routing_moe.model.loading import (
     check_finite,
     check_not_quantized,
     is_quantized,
-    keep_quantized,
     load_backbone,
     own_tensors,
     unfilled_model,
@@ -88,7 +87,10 @@ class RoutedModel(RoutingModel, PreTrainedModel):
             raise InputError(f"{type(self.backbone).__name__} has no language-model head; load it with one")
         config.backbone = self.backbone.config  # the one that the model reads, with its attention
         project_in_float32(self.backbone)
-        keep_quantized(self.backbone)
+        # In evaluations on some CPUs, bitsandbytes would pack weights, and return no gradients from then on.
+        for module in self.backbone.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):
+                module.support_avx512bf16_for_cpu = False
         self.lora_layers = inject(self.backbone, config) if config.has_lora else []
         self.add_routing()
         self.post_init()

@@ -138,7 +138,8 @@ class Stepper:
     def step(self, step: int) -> dict:
         """Runs one optimizer step (counted from 0).
 
-        Returns loss (nats, summed over tokens), tokens, grad_norm, lr_factor and route_entropy (nats).
+        Returns loss (nats, summed over tokens), tokens, grad_norm, lr_factor and route_entropy (nats; 0 for
+        one-hot routes, ln E for average ones).
         Raises TrainingDiverged before the parameters change.
         """
         indices, choices, groups = self.split(step)
@@ -148,14 +149,16 @@ class Stepper:
         self.model.config.router_temperature = self.settings.temperature(step)
         seed_draws(self.model.device, self.settings.seed, step)  # the same routes on every process
         routes_BLE = self.draw_routes(indices)
-        # All processes use the same draw: rounding differences in the logits could change a choice.
-        drawn_BLE = self._of_main_process(routes_BLE.detach())
-        leaf_BLE = drawn_BLE.detach().requires_grad_(routes_BLE.requires_grad)
+        leaf_BLE = routes_BLE.detach()
+        if self.accelerator.num_processes > 1:  # the same draw for all: rounding could change a choice
+            # NCCL accepts only contiguous tensors, and a broadcast writes into its argument.
+            leaf_BLE = broadcast(leaf_BLE.clone(memory_format=torch.contiguous_format))
+        leaf_BLE.requires_grad_(routes_BLE.requires_grad)
         losses_G = self._run_micro_batches(step, indices, choices, groups, leaf_BLE)
         self._regularise(leaf_BLE)
         self._collect_gradients(routes_BLE, leaf_BLE, losses_G)
         norm = self.accelerator.clip_grad_norm_(self.active, self.settings.max_grad_norm)
-        entropy = mean_entropy(leaf_BLE.detach().index_select(1, self.routed_rows))
+        entropy = torch.special.entr(leaf_BLE.detach().index_select(1, self.routed_rows)).sum(-1).mean()
         *losses, norm, entropy = torch.cat([losses_G, norm[None], entropy[None]]).tolist()  # waits for a GPU
         loss = sum(losses)
         self._check(loss, "loss", step, indices)
@@ -173,13 +176,6 @@ class Stepper:
             return self.model.draw_routes(task_ids_B)
         prompts = self.examples.prompts(indices, pad_token_id=self.model.config.pad_token_id)
         return self.model.draw_routes(task_ids_B, prompts["input_ids"], prompts["attention_mask"])
-
-    def _of_main_process(self, routes_BLE: Tensor) -> Tensor:
-        """Returns the routes of the main process, in every process."""
-        if self.accelerator.num_processes == 1:
-            return routes_BLE
-        # NCCL accepts only contiguous tensors, and a broadcast writes into its argument.
-        return broadcast(routes_BLE.clone(memory_format=torch.contiguous_format))
 
     def freeze_parts(self, step: int) -> None:
         """Disables gradients of the parts that are frozen in this step of alternating updates."""
@@ -368,8 +364,3 @@ def load_imbalance(routes_BLE: Tensor) -> Tensor:
     E = routes_BLE.shape[-1]
     share_LE = F.one_hot(routes_BLE.argmax(dim=-1), E).to(routes_BLE.dtype).mean(dim=0)
     return E * (share_LE * routes_BLE.mean(dim=0)).sum()
-
-
-def mean_entropy(routes_BLE: Tensor) -> Tensor:
-    """Returns the mean entropy of the routes' rows in nats: 0 for one-hot, ln E for average routes."""
-    return torch.special.entr(routes_BLE).sum(-1).mean()

@@ -81,7 +81,12 @@ class Chooser:
         return TaskChoice(task, "own", "own route", seen, route_LE=route_LE)
 
     def average(self, task: str, sample: str | None) -> TaskChoice:
-        return self.stored_routes.average(task)
+        """Returns equal weights of all experts."""
+        L, E = self.config.num_layers, self.config.num_experts
+        why = ": no vector" if self.stored_routes.vectors else ": no route"
+        description = "average" if self.config.source_kind.is_equal else f"average{why}"
+        seen, route_LE = seen_when_stored(self.config, task), np.full((L, E), 1 / E, dtype=np.float32)
+        return TaskChoice(task, "average", description, seen, route_LE=route_LE)
 
     def learned(self, task: str, sample: str | None) -> TaskChoice:
         rows, sample = self.rows(task, sample)
@@ -165,14 +170,6 @@ class StoredRoutes:
             nearest = self.nearest(task, self.vectors[task], seen)
             description = nearest.description if np.array_equal(nearest.route_LE, route_LE) else description
         return TaskChoice(task, "own", description, seen, route_LE=route_LE)
-
-    def average(self, task: str) -> TaskChoice:
-        """Returns equal weights of all experts."""
-        L, E = self.config.num_layers, self.config.num_experts
-        why = "" if self.config.source_kind.is_equal else ": no vector" if self.vectors else ": no route"
-        route_LE = np.full((L, E), 1 / E, dtype=np.float32)
-        seen = seen_when_stored(self.config, task)
-        return TaskChoice(task, "average", f"average{why}", seen, route_LE=route_LE)
 
 
 # ---- choices in a model

@@ -64,7 +64,7 @@ def run_prediction(
     run, name = Path(settings.output_dir), checkpoint.name
     if settings.checkpoint and is_on_hub(settings.checkpoint):
         name = "best"  # else that of the commit
-    loaded, most = (model, tokenizer), settings.scored_per_file
+    loaded, most = (model, tokenizer), settings.predict_max_examples or settings.examples_per_file
     parts = {part: task_files(settings, inputs, tasks, part, *loaded, most) for part in ("dev", "test")}
     for part, files in parts.items():
         scores, *predicted = predict(model, tokenizer, files, decoding_of(settings), accelerator)
