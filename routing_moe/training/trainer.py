@@ -5,7 +5,8 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -91,7 +92,7 @@ class Training:
         started, first = time.perf_counter(), self.state["step"]
         spent_evaluating = 0.0
         quiet = not self.accelerator.is_local_main_process
-        with FinishStepOnInterrupt(self):
+        with finishing_step_on_interrupt(self):
             for step, report in self.stepper.run(self.total_steps, first, quiet=quiet):
                 self._note(step, report)
                 began = time.perf_counter()
@@ -285,28 +286,23 @@ class Training:
             log.info("picture of the routes: %s", self.folder / f"{self.state['step']}-steps" / "route.png")
 
 
-class FinishStepOnInterrupt:
-    """In this context, Ctrl-C or SIGTERM ends training after the current step is saved; a second one at once.
+@contextmanager
+def finishing_step_on_interrupt(training: Training) -> Iterator[None]:
+    """In the block, Ctrl-C or SIGTERM ends training after the current step is saved; a second one at once.
 
     With several processes it changes nothing: they would not all stop after the same step.
     """
+    with ExitStack() as changed:
 
-    def __init__(self, training: Training):
-        self.training, self.previous = training, {}
+        def request_stop(number, frame) -> None:
+            training.stop_requested = True
+            changed.close()  # sets the handlers of before
+            log.info("stopping after this step and its evaluation, if due; interrupt again to stop at once")
 
-    def __enter__(self) -> None:
-        if self.training.accelerator.num_processes == 1:
+        if training.accelerator.num_processes == 1:
             for number in (signal.SIGINT, signal.SIGTERM):
-                self.previous[number] = signal.signal(number, self._request_stop)
-
-    def __exit__(self, *_) -> None:
-        while self.previous:
-            signal.signal(*self.previous.popitem())
-
-    def _request_stop(self, number, frame) -> None:
-        self.training.stop_requested = True
-        self.__exit__()
-        log.info("stopping after this step and its evaluation, if due; interrupt again to stop at once")
+                changed.callback(signal.signal, number, signal.signal(number, request_stop))
+        yield
 
 
 def check_epochs(settings: TrainSettings, n_examples: int) -> None:
