@@ -7,6 +7,7 @@ from dataloader.building.recipe import Hub, Raw, Row, classification
 from dataloader.building.text import word
 
 ARCHIVES = "https://dl.fbaipublicfiles.com/glue/data/"
+MRPC = "https://dl.fbaipublicfiles.com/senteval/senteval_data/msr_paraphrase_train.txt"
 ENTAILMENT = ("entailment", "not_entailment")
 RESEARCH = "research use only"
 PAIR = "sentence 1: {sentence1} [SEP] sentence 2: {sentence2}"
@@ -45,17 +46,6 @@ def read_mrpc(split: str, pairs: RawFile, dev_ids: RawFile) -> Iterator[Row]:
             yield {"sentence1": row["#1 String"], "sentence2": row["#2 String"], "label": label}
 
 
-MRPC = (
-    Hub("nyu-mll/glue", "mrpc"),
-    Raw(
-        read_mrpc,
-        every=(
-            "https://dl.fbaipublicfiles.com/senteval/senteval_data/msr_paraphrase_train.txt",
-            f"{ARCHIVES}mrpc_dev_ids.tsv",
-        ),
-    ),
-)
-
 RECIPES = [
     classification(
         "glue-cola",
@@ -73,7 +63,8 @@ RECIPES = [
     ),
     classification(
         "glue-mrpc",
-        *MRPC,
+        Hub("nyu-mll/glue", "mrpc"),
+        Raw(read_mrpc, every=(MRPC, f"{ARCHIVES}mrpc_dev_ids.tsv")),
         input=PAIR,
         output=word("label", "not_equivalent", "equivalent"),
         terms="Microsoft Research licence: research use; the text may not be passed on",

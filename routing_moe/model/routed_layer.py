@@ -209,7 +209,7 @@ class _Merged(torch.autograd.Function):
             for e, parameter in enumerate(parameters[1:], 1):
                 merged = merged.addcmul_(parameter, weights_GE[0, e])
             return merged[None]
-        return _product(weights_GE, _stacked(parameters)).view(-1, *parameters[0].shape)
+        return _product(weights_GE, torch.stack(parameters).flatten(1)).view(-1, *parameters[0].shape)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -227,15 +227,10 @@ class _Merged(torch.autograd.Function):
                 by_parameters = [grads[0] * weight for weight in weights_GE[0]]
         else:
             if ctx.needs_input_grad[0]:
-                by_weights = _product(grads_GP, _stacked(parameters).T)
+                by_weights = _product(grads_GP, torch.stack(parameters).flatten(1).T)
             if any(ctx.needs_input_grad[1:]):
                 by_parameters = _product(weights_GE.T, grads_GP).view(-1, *grads.shape[1:]).unbind()
         return by_weights, *by_parameters
-
-
-def _stacked(parameters) -> Tensor:
-    """Returns a parameter of all experts (E, P)."""
-    return torch.stack(parameters).flatten(1)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

@@ -77,12 +77,6 @@ def seen_by(meta: dict) -> str:
     return meta["seen"] if meta.get("seen") in SEEN else UNKNOWN
 
 
-def samples_in(meta: dict) -> dict[str, str]:
-    """Returns {row: task} of the rows that are for one sample; {} if there are none."""
-    rows = meta.get("sample_of")
-    return dict(rows) if isinstance(rows, dict) else {}
-
-
 def row_of(names: Collection[str], task: str, sample: str | None) -> str:
     """Returns the name of the row for a sample: the sample's row if there is one, else its task's."""
     return sample if sample in names else task

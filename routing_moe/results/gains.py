@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dataloader.errors import InputError, Problems, did_you_mean, in_short
+from dataloader.errors import InputError, Problems, did_you_mean, in_short, problem_context
 from routing_moe.config.measures import MEASURES
 from routing_moe.config.tables import GainSettings
-from routing_moe.io.files import distinct_tails
+from routing_moe.io.files import distinct_paths, distinct_tails
 from routing_moe.results.comparison import EXPLAINED, LINE_WIDTH, shown_difference, shown_number
 from routing_moe.results.markdown import markdown_table, mean_and_std, shown_p
 from routing_moe.results.runs import find_run_folders
@@ -146,9 +146,8 @@ def systems_of(settings: GainSettings) -> Systems:
     if settings.baseline or not (settings.summary1 and settings.summary2):
         raise InputError("name folders with runs, or summaries by --summary1 and --summary2")
     paths = [settings.summary1, *settings.summary2]
-    if twice := [path for i, path in enumerate(paths) if path.resolve() in [p.resolve() for p in paths[:i]]]:
-        raise InputError(f"--summary2 {twice[0]} is given twice")
-    tails = distinct_tails([path.resolve() for path in paths])
+    with problem_context("--summary2 "):
+        tails = distinct_tails(distinct_paths(paths))
     names = settings.names or [str(Path(tail).with_suffix("")) for tail in tails]
     if not len(paths) == len(names) == len(set(names)):
         raise InputError(f"--names {' '.join(names)}: expected {len(paths)} different names")

@@ -26,7 +26,7 @@ from routing_moe.analysis.runs import safe_name
 from routing_moe.config.console import run_command
 from routing_moe.config.flags import REQUIRED, Command, group
 from routing_moe.io.files import distinct_paths, distinct_tails
-from routing_moe.model.task_vectors import load_meta, load_task_vectors, samples_in
+from routing_moe.model.task_vectors import load_meta, load_task_vectors
 from task.task_emb.settings import chosen_tasks, split_of
 
 MIN_TASKS = 3
@@ -96,7 +96,7 @@ def vectors_of_folders(settings: InspectVectorsSettings) -> dict[str, dict[str, 
     for name, folder in zip(distinct_tails(paths), settings.taskvecs, strict=True):
         with problem_context("--taskvecs "):
             tasks, vectors_ND = load_task_vectors(folder)
-            samples = samples_in(load_meta(folder))
+            samples = load_meta(folder).get("sample_of") or {}
         rows = zip(tasks, vectors_ND, strict=True)
         vectors[name] = {task: vector_D for task, vector_D in rows if task not in samples}
     return vectors

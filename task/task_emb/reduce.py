@@ -93,7 +93,7 @@ def run(settings: ReduceSettings, command: list[str]) -> None:
     with problem_context("--taskvecs "):
         names, vectors_ND = files.load_task_vectors(settings.taskvecs)
         source = files.load_meta(settings.taskvecs)
-    sample_of = files.samples_in(source)  # their tasks have rows of their own
+    sample_of = source.get("sample_of") or {}  # their tasks have rows of their own
     with problem_context(f"--taskvecs {settings.taskvecs}: "):
         if settings.like:
             reduction, fit = load_reduction(settings.like, source)
