@@ -14,6 +14,7 @@ from routing_moe.checkpoints.find import SavedMixture, SavedPlain, find_mixture,
 from routing_moe.checkpoints.folder import find_checkpoint, save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.assemble import MergeSettings
+from routing_moe.config.flags import NAME
 from routing_moe.config.shared import BART_BASE, Start
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import known_folder
@@ -65,7 +66,7 @@ def recorded_model(checkpoint: Path) -> str | None:
 def check_target(settings: MergeSettings) -> None:
     """Raises InputError if the target cannot be written to, or exists already."""
     name, folder = settings.checkpoint_name, Path(settings.output_dir)
-    if Path(name).name != name or name in ("", "..", *OF_TRAINING):
+    if not NAME.holds(name) or name in ("", *OF_TRAINING):
         raise InputError(f"--checkpoint_name is {name!r}; name a new folder in --output_dir, such as init")
     if reason := unwritable(folder):
         raise InputError(f"--output_dir {reason}")
