@@ -48,17 +48,12 @@ CONTRASTS = {
 
 def adapter_runs(out: Path) -> pd.DataFrame:
     """Returns a row for each copy and method, and for each task and candidate."""
-    tasks = sorted({name.stem for name in out.glob("gyms/unseen/tables/*.jsonl") if name.stem[-2:-1] != "-"})
-    files = [
-        f
-        for task in tasks
-        for copy in "123"
-        for f in [out / f"copies/{task}-{copy}/losses.csv"]
-        if f.exists()
-    ]
-    runs = pd.concat([pd.read_csv(file) for file in files], ignore_index=True)
-    runs.insert(0, "task", runs.pop("name").str.rpartition("-")[0])
-    runs.insert(1, "copy", [int(f.parent.name[-1]) for f in files for _ in range(len(pd.read_csv(f)))])
+    names = sorted(path.stem for path in out.glob("gyms/unseen/tables/*-[123].jsonl"))
+    files = [out / f"copies/{name}/losses.csv" for name in names]
+    runs = pd.concat([pd.read_csv(file) for file in files if file.exists()], ignore_index=True)
+    names = runs.pop("name").str.rpartition("-")
+    runs.insert(0, "task", names[0])
+    runs.insert(1, "copy", names[2].astype(int))
     tried = runs[runs["method"] == "candidate"]  # of the first copy: the test rows of all are the same
     others = [
         tried[tried["what"] == "(base)"].assign(method="base"),
