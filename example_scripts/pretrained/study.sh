@@ -19,7 +19,7 @@ TEXTS=(--prompt_format chat --system "Give the label or answer." --max_input_len
 SCORED=(--mixed_precision bf16 --num_beams 1 --scoring rank --measures answer_loss rank_accuracy)
 train() { # STEPS BATCH RATE SEED FOLDER FLAGS ...
     run "$5/$SCORES" routing-moe train --resume --model "$MODEL" --expert_kind lora $LORA "${TEXTS[@]}" "${SCORED[@]}" \
-        --micro_batch_overhead 1000 --select_by answer_loss ${KEEP---no_text_vectors} --train_batch_size "$2" \
+        --micro_batch_overhead 100 --select_by answer_loss ${KEEP---no_text_vectors} --train_batch_size "$2" \
         --gradient_accumulation_steps 1 --total_steps "$1" --eval_period "$1" --learning_rate "$3" --seed "$4" \
         --output_dir "$5" "${@:6}" "${ARGS[@]}"
 }
@@ -49,7 +49,7 @@ declare -A RATE=()
 while read -r name rate; do RATE[$name]=$rate; done < <("$PYTHON" $TOOLS/study.py rates "$OUT/tuning" $RATES)
 for name in cross_loss random_found; do RATE[$name]=${RATE[random_groups]:-}; done # groups whose tasks need not fit
 
-# ---- twins: seeds in order, so that fewer seeds, if time ends, are not chosen by results
+# ---- twins
 tuned() { # NAME ...
     for name in "$@"; do
         [ -n "${RATE[$name]:-}" ] || fail "$name: not all rates were tried; run PARTS=tuning to its end"
@@ -62,18 +62,19 @@ arms_of() { # GYM STEPS SEED NAME ...
 }
 if part twins; then
     tuned per_task true_groups one_16 random_groups one_128
-    for seed in $SEEDS; do
-        arms_of twins "$TWIN_STEPS" "$seed" per_task true_groups one_16 random_groups one_128
-    done | in_parallel
+    # A queue: what a run reads is of runs that are well before it. A seed is complete before the next one, so that
+    # fewer seeds, if time ends, are not chosen by results.
+    read_unseen() { # NAME: unseen tasks as the train task, name and route, of lowest loss on 16 rows
+        local own=$OUT/twins/$1/seed$seed
+        run "$own/best/by_loss-${UNSEEN#*/}" "$PYTHON" $TOOLS/study.py unseen "$own" "$GYMS/twins"
+    }
     for seed in $SEEDS; do
         own=$OUT/twins/per_task/seed$seed
+        arms_of twins "$TWIN_STEPS" "$seed" per_task true_groups one_16
         run "$own/transfer/groups.json" routing-moe transfer "$own"
+        arms_of twins "$TWIN_STEPS" "$seed" random_groups && read_unseen true_groups && read_unseen one_16
+        arms_of twins "$TWIN_STEPS" "$seed" cross_loss random_found one_128 && read_unseen cross_loss
     done | in_parallel
-    for seed in $SEEDS; do arms_of twins "$TWIN_STEPS" "$seed" cross_loss random_found; done | in_parallel
-    for seed in $SEEDS; do for name in per_task true_groups one_16 random_groups one_128 cross_loss random_found; do
-        own=$OUT/twins/$name/seed$seed # as the train task (name and route) of lowest loss on 16 rows
-        run "$own/best/by_loss-${UNSEEN#*/}" "$PYTHON" $TOOLS/study.py unseen "$own" "$GYMS/twins"
-    done; done | in_parallel
 fi
 if part few; then
     tuned per_task true_groups one_16 random_groups

@@ -1,6 +1,8 @@
 """Tables and picture of the study with a pre-trained model, of what is finished.
 
 python example_scripts/pretrained/tables.py models/pretrained docs/results   # the second: for tables
+
+Scores that the tables have already are kept, so that runs of several machines can be added one after another.
 """
 
 import itertools
@@ -26,6 +28,12 @@ METHODS = {  # passes over the 16 rows, forwards or backwards (two)
     "tuned": 137,
     "oracle": np.nan,
 }
+KEYS = {  # of tables of scores: what names a row
+    "adapters_runs": ["task", "copy", "method", "rate", "what"],
+    "twins_tasks": ["part", "arm", "seed", "task"],
+    "twins_groups": ["arm", "seed"],
+    "rates": ["method", "rate"],
+}
 CONTRASTS = {
     "adapters": [
         "lowest_loss nearest_text",
@@ -43,6 +51,15 @@ CONTRASTS = {
 }
 
 
+def with_known(path: Path, found: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Returns the rows that were found, and those of the table that is there, without those found again."""
+    tables = [*([pd.read_csv(path)] if path.exists() else []), *([found] if len(found) else [])]
+    if not tables:
+        return pd.DataFrame(columns=keys)
+    rows = pd.concat(tables, ignore_index=True)
+    return rows.drop_duplicates(keys, ignore_index=True)
+
+
 # ---- adapters that exist
 
 
@@ -50,7 +67,10 @@ def adapter_runs(out: Path) -> pd.DataFrame:
     """Returns a row for each copy and method, and for each task and candidate."""
     names = sorted(path.stem for path in out.glob("gyms/unseen/tables/*-[123].jsonl"))
     files = [out / f"copies/{name}/losses.csv" for name in names]
-    runs = pd.concat([pd.read_csv(file) for file in files if file.exists()], ignore_index=True)
+    tables = [pd.read_csv(file) for file in files if file.exists()]
+    if not tables:
+        return pd.DataFrame()
+    runs = pd.concat(tables, ignore_index=True)
     names = runs.pop("name").str.rpartition("-")
     runs.insert(0, "task", names[0])
     runs.insert(1, "copy", names[2].astype(int))
@@ -194,31 +214,29 @@ def interval(values_ST: np.ndarray) -> dict[str, float | str]:
 
 
 def main(out: Path, target: Path) -> None:
-    runs = adapter_runs(out)
+    path = {name: target / f"pretrained_{name}.csv" for name in KEYS}
+    runs = with_known(path["adapters_runs"], adapter_runs(out), KEYS["adapters_runs"])
     means = runs[runs["method"] != "candidate"].groupby(["method", "task"])[MEASURES["adapters"]].mean()
     wide = {measure: means[measure].unstack("method") for measure in MEASURES["adapters"]}
     tables = {"adapters_runs": runs, "adapters": adapter_table(wide, runs)}
     save(adapter_picture(wide), target.parent / "images/pretrained.png")
     scores = means.reset_index().rename(columns={"method": "arm"}).assign(seed=0)
     found = [pd.DataFrame(contrasts("adapters", scores))]
-    twins = {part: twin_scores(out, part) for part in ("twins", "few", "unseen")}
-    family = pd.DataFrame([row for part, its in twins.items() for row in contrasts(part, its)])
+    parts = [twin_scores(out, part) for part in ("twins", "few", "unseen")]
+    twins = with_known(path["twins_tasks"], pd.concat(parts, ignore_index=True), KEYS["twins_tasks"])
+    of_parts = twins.groupby("part", sort=False)
+    family = pd.DataFrame([row for part, its in of_parts for row in contrasts(part, its)])
     if len(family):
         found.append(family)
-        tables["twins_tasks"] = pd.concat(twins.values(), ignore_index=True)
-        tables["twins"] = (
-            tables["twins_tasks"].groupby(["part", "arm"], as_index=False)[MEASURES["twins"]].mean()
-        )
-        tables["twins_groups"] = group_table(out)
+        tables["twins_tasks"] = twins
+        tables["twins"] = twins.groupby(["part", "arm"], as_index=False)[MEASURES["twins"]].mean()
+        tables["twins_groups"] = with_known(path["twins_groups"], group_table(out), KEYS["twins_groups"])
     tables["contrasts"] = pd.concat(
         [table.assign(p_holm=holm(table["p"])) for table in found], ignore_index=True
     )
-    tables["rates"] = pd.concat(
-        [
-            pd.read_csv(out / f"{name}/rates.csv").rename(columns={"arm": "method"})
-            for name in ("tuning", "copies")
-        ]
-    )
+    rates = [out / "tuning/rates.csv", out / "copies/rates.csv"]
+    tried = [pd.read_csv(file).rename(columns={"arm": "method"}) for file in rates if file.exists()]
+    tables["rates"] = with_known(path["rates"], pd.concat([pd.DataFrame(), *tried]), KEYS["rates"])
     for name, table in tables.items():
         table.round(6).to_csv(target / f"pretrained_{name}.csv", index=False)
         if len(table) < 60:
