@@ -1,6 +1,7 @@
 """The parts of study.sh that no command of routing-moe has.
 
-study.py rates FOLDER RATE ...           the rate of lowest mean dev answer loss of FOLDER/ARM/RATE
+study.py rates FOLDER RATE ...           the rate of lowest mean dev answer loss of FOLDER/ARM/RATE; without
+                                         such runs of an arm, that of the results
 study.py unseen RUN GYM                  scores of unseen tasks, each read as the train task, name and route,
                                          of the lowest loss on 16 rows
 study.py grid OUT                        the rates of lowest mean loss on the copies of unseen_tuning
@@ -38,6 +39,7 @@ from routing_moe.results.scores import ScoresFile
 MEASURES = ["answer_loss", "rank_accuracy"]
 TEXTS = {"no_prefix": True, "prompt_format": "chat", "system": "Give the label or answer."}
 TEXTS |= {"max_input_length": 96, "max_output_length": 16}
+PUBLISHED = Path(__file__).parents[2] / "docs/results/pretrained_rates.csv"
 WAYS = {"choose": CHOOSE, "mixed": MIX, "new": TUNE, "tuned": TUNE}
 
 
@@ -55,6 +57,9 @@ def rates(folder: Path, tried: list[str]) -> None:
     for arm, rate in table.loc[table["chosen"], ["arm", "rate"]].to_numpy():
         if set(tried) <= set(table.loc[table["arm"] == arm, "rate"]):
             print(arm, rate)
+    known = pd.read_csv(PUBLISHED).query("chosen and loss.isna()")
+    for row in known[~known["method"].isin(table["arm"])].itertuples():
+        print(row.method, row.rate)
 
 
 def grid(out: Path) -> None:

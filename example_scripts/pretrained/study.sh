@@ -20,8 +20,8 @@ SCORED=(--mixed_precision bf16 --num_beams 1 --scoring rank --measures answer_lo
 train() { # STEPS BATCH RATE SEED FOLDER FLAGS ...
     run "$5/$SCORES" routing-moe train --resume --model "$MODEL" --expert_kind lora $LORA "${TEXTS[@]}" "${SCORED[@]}" \
         --base_dtype bfloat16 --micro_batch_overhead 200 --select_by answer_loss ${KEEP---no_text_vectors} \
-        --train_batch_size "$2" --gradient_accumulation_steps 1 --total_steps "$1" --eval_period "$1" --learning_rate "$3" --seed "$4" \
-        --output_dir "$5" "${@:6}" "${ARGS[@]}"
+        --train_batch_size "$2" --gradient_accumulation_steps 1 --total_steps "$1" --eval_period "$1" \
+        --learning_rate "$3" --seed "$4" --output_dir "$5" "${@:6}" "${ARGS[@]}"
 }
 declare -A FLAGS=(
     [one_16]="--num_experts 1 --lora_rank 16 --lora_alpha 32"

@@ -167,7 +167,8 @@ def group_table(out: Path) -> pd.DataFrame:
         separated = sum(len(its) == 2 for its in pairs.values())
         row = dict(arm=folder.parts[-2], seed=int(folder.name[4:]), groups=len(set(groups.values())))
         agreement = ami([true[name] for name in true], [groups[name] for name in true])
-        rows.append(row | dict(pairs=len(pairs), separated=separated, ami=agreement))
+        row |= dict(pairs=len(pairs), separated=separated, ami=agreement)
+        rows.append(row | {"members": " ".join(str(groups[name]) for name in sorted(groups))})
     return pd.DataFrame(rows)
 
 
