@@ -129,3 +129,13 @@ def test_products_in_float32_may_use_tf32_on_cuda_alone(monkeypatch):
             layer(torch.rand(2, 4))
     assert (before, found) == ("highest", ["highest", "high"])
     assert torch.get_float32_matmul_precision() == before
+
+
+@torch.no_grad()
+def test_the_projection_of_some_positions_copies_no_weight_for_each_example():
+    layer = Projection(4, 6, bias=False, dtype=torch.bfloat16).requires_grad_(False)
+    states = torch.rand(3, 5, 4, dtype=torch.bfloat16)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        found = layer(states[:, -1:])  # a view, as of `logits_to_keep`
+    assert torch.equal(found, layer(states)[:, -1:])
+    assert "aten::bmm" not in {event.key for event in profile.key_averages()}
