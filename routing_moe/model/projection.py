@@ -15,7 +15,7 @@ class Projection(nn.Linear):
 
     def forward(self, hidden: Tensor) -> Tensor:
         device = hidden.device.type
-        # For some of the positions, a view, torch would copy the weight for each example: gigabytes in 16 bits.
+        # Of a view, such as the last positions, torch would copy the weight for each example: gigabytes.
         hidden = hidden.contiguous()
         if torch.is_grad_enabled() or hidden.is_meta or not torch.is_autocast_enabled(device):
             return super().forward(hidden)
