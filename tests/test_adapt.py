@@ -255,6 +255,21 @@ def test_an_unfinished_folder_with_files_of_others_stays(adapt, tmp_path, capsys
     assert adapt("ablation")[0] == 0
 
 
+def test_rows_that_are_cut_are_counted(adapt, capsys):
+    assert adapt(max_input_length=4)[0] == 0
+    printed = "".join(capsys.readouterr())
+    assert "note: 6 inputs of the rows cut to 4 tokens (--max_input_length)" in printed
+    assert "answers of the rows cut" not in printed
+
+
+def test_a_job_on_another_chat_template_is_not_continued(adapt, base, tmp_path, capsys):
+    assert adapt()[0] == 0
+    other = shutil.copytree(base, tmp_path / "other")
+    (other / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert adapt(base=other)[0] == 2
+    assert "base" in capsys.readouterr().err
+
+
 def test_numbers_that_are_not_finite_are_an_error(adapt, adapters, tmp_path, capsys):
     broken = shutil.copytree(adapters["count"], tmp_path / "broken")
     tensors = load_file(broken / WEIGHTS)
@@ -287,6 +302,8 @@ def test_wrong_input_is_one_error_each(adapt, adapters, table, tmp_path, capsys)
         (dict(adapters=[adapters["count"].parent / "cuont"]), "no such folder; did you mean 'count'?"),
         (dict(base=tmp_path / "no"), "--base " + str(tmp_path / "no")),
         (dict(output_dir=tmp_path / "full"), f"--output_dir {tmp_path / 'full'} holds other files"),
+        (dict(tune_from="new"), "--tune_from: --how choose does not use it; leave it out"),
+        (dict(rate=0.1), "--rate: --how choose does not use it; leave it out"),
         (dict(system="x"), "--system 'x': system messages are for --prompt_format chat"),
     ):
         code, _ = adapt("out", **changed)

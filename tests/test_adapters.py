@@ -1,5 +1,8 @@
 """Low-rank experts as adapters of peft, in both directions, against peft itself in float64."""
 
+import json
+import math
+
 import pytest
 import torch
 from conftest import one_hot_routes, tiny_bart_config
@@ -9,7 +12,8 @@ from transformers import BartForConditionalGeneration
 
 from dataloader.errors import InputError
 from routing_moe import RoutingBartForConditionalGeneration
-from routing_moe.checkpoints.adapters import WEIGHTS_FILE, fill_expert, lora_fields, read_adapter
+from routing_moe.checkpoints.adapters import PREFIX, WEIGHTS_FILE, fill_expert, lora_fields, read_adapter
+from routing_moe.config.assemble import ADAPTER_FILE
 from routing_moe.model.lora import LoraLinear
 from routing_moe.model.selection import noise_free_routes
 
@@ -145,6 +149,9 @@ def test_damaged_missing_and_pickled_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="peft cannot load it on the base"):
         read_adapter(BartForConditionalGeneration(tiny_bart_config(d_model=8)), tmp_path)
     tensors = load_file(tmp_path / WEIGHTS_FILE)
+    save_file({name.removeprefix(PREFIX): t for name, t in tensors.items()}, tmp_path / WEIGHTS_FILE)
+    with pytest.raises(InputError, match="such as model.decoder.*, do not begin with base_model.model."):
+        read_adapter(plain_bart(), tmp_path)
     save_file(dict(list(tensors.items())[1:]), tmp_path / WEIGHTS_FILE)
     with pytest.raises(InputError, match=f"{WEIGHTS_FILE} lacks model.decoder.layers.0.*, which adapter_"):
         read_adapter(plain_bart(), tmp_path)
@@ -153,6 +160,21 @@ def test_damaged_missing_and_pickled_files_are_refused(tmp_path):
         read_adapter(plain_bart(), tmp_path)
     (tmp_path / WEIGHTS_FILE).rename(tmp_path / "adapter_model.bin")
     with pytest.raises(InputError, match=f"{WEIGHTS_FILE}: no such file"):
+        read_adapter(plain_bart(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("layer_replication", [[0, 1], [0, 1]], "repeats layers .layer_replication."),
+        ("lora_alpha", math.inf, "adapter_config.json: the scale of model.* is inf"),
+    ],
+)
+def test_settings_that_would_change_the_base_or_all_results_are_refused(tmp_path, field, value, problem):
+    peft_adapter(tmp_path)
+    content = json.loads((tmp_path / ADAPTER_FILE).read_text())
+    (tmp_path / ADAPTER_FILE).write_text(json.dumps(content | {field: value}))
+    with pytest.raises(InputError, match=problem):
         read_adapter(plain_bart(), tmp_path)
 
 

@@ -157,6 +157,22 @@ def test_factors_are_merged_in_float32_over_a_base_of_16_bits(world, tmp_path):
     torch.testing.assert_close(plain.get_parameter(name) - before[name], update, rtol=1e-4, atol=1e-6)
 
 
+def test_rows_of_a_factor_that_an_expert_does_not_use_are_no_part_of_the_merged_one(world, tmp_path):
+    routed = RoutedModel.from_pretrained(write_mixture(tmp_path / "mixture", world.bart, "lora"))
+    linear = next(iter(routed.lora_layers[0].linear_maps.values()))
+    linear.lora_B.data[1, 0] = 0  # as of an adapter of lower rank, whose A is random there
+    expected = linear.lora_A[0, 0].clone() + linear.lora_A[2, 0]
+    found = {}
+
+    def summed(states, start):
+        found.update({name: sum(state[name] for state in states) for name in start})
+        return found
+
+    plain_of_merged_factors(routed, summed)
+    name = next(name for name, p in routed.named_parameters() if p is linear.lora_A)
+    torch.testing.assert_close(found[name][0], expected)
+
+
 def test_the_merger_of_the_guide_is_a_plugin(barts, world, tmp_path, monkeypatch):
     (tmp_path / "my_merger.py").write_text(PLUGIN)
     for registry in REGISTRIES.values():  # as they are now after the test

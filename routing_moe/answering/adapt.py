@@ -14,6 +14,7 @@ import math
 import shutil
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from routing_moe.answering.queries import Query, RoutedTask
 from routing_moe.answering.routed import Routed
 from routing_moe.checkpoints.adapter_texts import keep_texts
 from routing_moe.checkpoints.assemble import Model, made_of, mixture_of_adapters
+from routing_moe.checkpoints.find import checksums
 from routing_moe.config.adapt import BASE, CHOOSE, MIX, TUNE, AdaptSettings
 from routing_moe.config.shared import StepSettings
 from routing_moe.evaluation.route_losses import losses_along
@@ -54,6 +56,11 @@ from routing_moe.task_choice.learned import BATCH_SIZE, learn_route
 
 ADAPT_FILE = "adapt.json"
 TUNED = "(tuned)"
+NO_LIMIT = 10**9  # tokens
+CUT = (  # flag, what it cuts, lengths of encoded rows
+    ("max_input_length", "input", "source_lengths_N"),
+    ("max_output_length", "answer", "target_lengths_N"),
+)
 OF_JOB = (  # settings that the result depends on, beside texts and the content of files
     *("how", "folds", "steps", "rate", "tune_from", "lora_rank", "lora_targets", "seed", "rank"),
     *("mixed_precision", "input", "output", "as_"),
@@ -75,14 +82,18 @@ def adapt(
         architecture_of(base.config)
     if len(inputs) < 2:
         raise InputError(f"--rows {settings.rows} has one input; an interval needs at least 2")
+    unused = {"rate": settings.how == CHOOSE and settings.rate is not None}
+    unused |= {"tune_from": settings.how != TUNE and settings.tune_from != "best"}
+    if given := [name for name, is_given in unused.items() if is_given]:
+        raise InputError(f"--{given[0]}: --how {settings.how} does not use it; leave it out")
     if settings.how != CHOOSE and len(inputs) < settings.folds:
         found = counted(len(inputs), "different input")
         raise InputError(f"--folds is {settings.folds}, but the rows have {found}; give fewer folds")
     restore_previous(out)
     pieces = JobFolder(out / "losses", load_array, "compute it again", ".npy", partial(quote, safe=""))
     check_is_own(out, pieces)
-    described = {name: getattr(settings, name) for name in OF_JOB} | dict(texts) | made_of({"base": base})
-    described |= {"adapters": made_of(folders), "data": zlib.crc32(repr(examples).encode())}
+    described = {name: getattr(settings, name) for name in OF_JOB} | dict(texts)
+    described |= {"base": checksums(base), "adapters": made_of(folders), "data": zlib.crc32(repr(examples).encode())}
     with folder_lock(out):
         keep_same_job(out, described, pieces)
         if (out / ADAPT_FILE).exists():
@@ -128,6 +139,15 @@ class Adaptation:
         task_id = self.model.config.task_names.index(others[-1])  # training steps are along its route
         of_task = self.routed.tokenizer, self.routed.text_format, {settings.task: task_id}
         self.rows = encode(examples, *of_task)
+        self._note_cut_rows(*of_task)
+
+    def _note_cut_rows(self, tokenizer, text_format, task_ids: dict) -> None:
+        longer = replace(text_format, max_input_length=NO_LIMIT, max_output_length=NO_LIMIT)
+        whole = encode(self.examples, tokenizer, longer, task_ids)
+        for flag, what, lengths in CUT:
+            if cut := int((getattr(whole, lengths) > getattr(self.rows, lengths)).sum()):
+                limit = getattr(text_format, flag)
+                log.info("note: %s of the rows cut to %d tokens (--%s)", counted(cut, what), limit, flag)
 
     def run(self) -> tuple[Tensor, str, dict]:
         """Returns (route (L, E), what it is, the tables of adapt.json)."""

@@ -1,6 +1,7 @@
 """Low-rank experts as adapters of peft, which reads them: the update of a linear map is s * B A."""
 
 import importlib.util
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from dataloader.errors import InputError, in_brief, in_short
+from dataloader.jsonfile import load_json_object
 from routing_moe.config.assemble import ADAPTER_FILE, WEIGHTS_FILE
 from routing_moe.model.base import fingerprint
 from routing_moe.model.injection import OF_ATTENTION, stacks
@@ -34,6 +36,8 @@ def read_adapter(base, folder: Path) -> Updates:
         if not (folder / name).is_file():
             files = f"(an adapter has {ADAPTER_FILE} and {WEIGHTS_FILE})"
             raise InputError(f"{folder / name}: no such file {files}")
+    if load_json_object(folder / ADAPTER_FILE, "the settings of an adapter").get("layer_replication"):
+        raise InputError(f"{folder}: repeats layers (layer_replication); {ONLY}")
     from peft import PeftModel
     from peft.tuners.lora import Linear
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -41,7 +45,9 @@ def read_adapter(base, folder: Path) -> Updates:
     before = fingerprint(base)
     try:
         with safe_open(folder / WEIGHTS_FILE, "pt") as file:
-            kept = {name.removeprefix(PREFIX) for name in file.keys()}  # noqa: SIM118, it is no dictionary
+            kept = {name.removeprefix(PREFIX): name for name in file.keys()}  # noqa: SIM118, it is no dictionary
+        if other := sorted(name for name in kept if name in kept.values()):  # peft would load none of them
+            raise InputError(f"names of weights, such as {other[0]}, do not begin with {PREFIX}")
         with warnings.catch_warnings(action="ignore"):  # of fields of other versions
             adapted = PeftModel.from_pretrained(base, folder)
     except Exception as error:  # of many types
@@ -58,10 +64,12 @@ def read_adapter(base, folder: Path) -> Updates:
             raise InputError(f"{folder}: changes {name} by {kind}, a variant of LoRA; {ONLY}")
         A, B = module.lora_A["default"].weight, module.lora_B["default"].weight
         updates[name] = A, B, module.scaling["default"]
+        if not math.isfinite(updates[name][2]):
+            raise InputError(f"{folder / ADAPTER_FILE}: the scale of {name} is {updates[name][2]}")
     needed = {f"{name}.lora_{factor}.weight" for name in updates for factor in "AB"}
-    if others := sorted(kept - needed):
+    if others := sorted(kept.keys() - needed):
         raise InputError(f"{folder}: changes {in_short(others)}; {ONLY}")
-    if missing := sorted(needed - kept):
+    if missing := sorted(needed - kept.keys()):
         raise InputError(f"{folder}: {WEIGHTS_FILE} lacks {in_short(missing)}, which {ADAPTER_FILE} names")
     check_finite({f"{name}.lora_A": A for name, (A, _, _) in updates.items()}, folder)
     check_finite({f"{name}.lora_B": B for name, (_, B, _) in updates.items()}, folder)

@@ -17,7 +17,7 @@ from pathlib import Path
 from dataloader.checksums import sha256
 from dataloader.errors import InputError, in_short, problem_context
 from routing_moe.checkpoints.adapter_places import adapter_folders, check_are_adapters, notes_on_bases
-from routing_moe.checkpoints.adapter_texts import keep_texts, texts_of_adapters
+from routing_moe.checkpoints.adapter_texts import ADAPTER_TEXTS, keep_texts, texts_of_adapters
 from routing_moe.checkpoints.find import SavedMixture, SavedPlain, check_one_expert, find_model, find_plain
 from routing_moe.checkpoints.folder import save_checkpoint
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
@@ -34,7 +34,7 @@ FIELDS = (  # of a plain model, that must be equal so that weights of one can be
     *("decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim", "max_position_embeddings"),
     *("num_layers", "num_decoder_layers", "num_heads", "d_kv", "d_ff", "feed_forward_proj"),  # of a T5
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),  # without an encoder
-    *("num_key_value_heads", "head_dim", "tie_word_embeddings"),
+    *("num_key_value_heads", "head_dim", "tie_word_embeddings", "attention_bias", "mlp_bias"),
     *("activation_function", "hidden_act", "scale_embedding"),
     *("rope_parameters", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "sliding_window"),
     *("query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"),  # of a Gemma
@@ -257,8 +257,11 @@ def plain_of_merged_factors(mixture, merge: Callable):
 
     from routing_moe.model.lora import is_of_expert
 
-    factors = [(name, p.detach()) for name, p in mixture.named_parameters() if is_of_expert(name)]
-    first, *others = ({name: p[e] for name, p in factors} for e in range(mixture.config.num_experts))
+    factors = {name: p.detach() for name, p in mixture.named_parameters() if is_of_expert(name)}
+    for name, A in factors.items():
+        if name.endswith("lora_A"):  # rows that an adapter does not fill are random
+            A *= (factors[name.removesuffix("A") + "B"] != 0).any(dim=-1, keepdim=True)
+    first, *others = ({name: p[e] for name, p in factors.items()} for e in range(mixture.config.num_experts))
     found = merge([first, *others], {name: torch.zeros_like(tensor) for name, tensor in first.items()})
     for name, tensor in found.items():
         first[name].copy_(tensor)
@@ -284,8 +287,9 @@ def made_of(sources: Mapping[str, Model | Path]) -> dict[str, dict[str, str]]:
     hashed = {}
     for name, source in sources.items():
         is_adapter = isinstance(source, Path)
-        files = [source / ADAPTER_FILE, source / WEIGHTS_FILE] if is_adapter else source.files()
-        hashed[name] = {path.name: sha256(path) for path in files}
+        of_adapter = (ADAPTER_FILE, WEIGHTS_FILE, ADAPTER_TEXTS)
+        files = [source / file for file in of_adapter] if is_adapter else source.files()
+        hashed[name] = {path.name: sha256(path) for path in files if path.is_file()}
     return hashed
 
 

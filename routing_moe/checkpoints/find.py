@@ -24,6 +24,8 @@ from routing_moe.io.hub import (
 if TYPE_CHECKING:
     from routing_moe.model.configuration import Mixture
 
+FURTHER_FILES = ("config.json", "tokenizer_config.json", "chat_template.jinja")  # of a model
+
 
 @dataclass(frozen=True)
 class SavedMixture:
@@ -214,8 +216,8 @@ def weight_files(source: str | Path) -> list[Path]:
 
 
 def checksums(saved: SavedMixture | SavedPlain) -> dict[str, str]:
-    """Returns {name: SHA-256} of the files of a model: weights, configuration, tokenizer."""
+    """Returns {name: SHA-256} of the files of a model: weights, configuration, tokenizer, chat template."""
     files, folder = {file.name: file for file in saved.files()}, local_folder(saved.place)
-    files |= {name: folder / name for name in ("config.json", *TOKENIZER_FILES)}
+    files |= {name: folder / name for name in (*FURTHER_FILES, *TOKENIZER_FILES)}
     files |= {file.name: file for pattern in OTHER_TOKENIZERS for file in folder.glob(pattern)}
     return {name: sha256(file) for name, file in files.items() if file.is_file()}

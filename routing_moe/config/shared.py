@@ -178,7 +178,7 @@ def text_problems(settings, config, where, lengths: Collection[str] = LENGTHS) -
     elif not config.is_encoder_decoder:
         problems += [f"--{flag} is for models with an encoder; leave it out" for flag in given]
     both = sum(getattr(settings, name) for name in lengths)
-    if not config.is_encoder_decoder and both > positions:
+    if not config.is_encoder_decoder and len(lengths) > 1 and both > positions:
         names = " and ".join(f"--{name}" for name in lengths)
         problems.append(f"{names} are {both} together, but {where} has {positions} positions")
     prompt_format = getattr(settings, "prompt_format", "crossfit")
