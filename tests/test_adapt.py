@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dataloader.encoding import TextFormat, encode
 from dataloader.gym import Example
 from routing_moe.answering import adapt as module
+from routing_moe.checkpoints.adapter_texts import write_adapter_texts
 from routing_moe.cli.adapt import main
 from routing_moe.results.statistics import bootstrap_interval
 
@@ -253,6 +254,21 @@ def test_an_unfinished_folder_with_files_of_others_stays(adapt, tmp_path, capsys
     (folder / "sets").rmdir()
     (folder / ".0123456789abcdef.partial").touch()  # of a killed write
     assert adapt("ablation")[0] == 0
+
+
+def test_what_adapters_say_of_their_texts_is_used_where_they_agree(adapt, adapters, tmp_path, capsys):
+    def named(name, task, **texts):
+        place = shutil.copytree(adapters[name], tmp_path / name)
+        write_adapter_texts(place, task, dict(prompt_format="crossfit") | texts)
+        return place
+
+    places = [named("count", "count", num_beams=4), named("colour", "colour", num_beams=2)]
+    assert adapt(adapters=places)[0] == 0, "beams are no part of how texts look"
+    printed = "".join(capsys.readouterr())
+    assert "count was trained on inputs that begin with [count]; here they begin with [colour]" in printed
+    write_adapter_texts(places[0], "count", dict(prompt_format="chat"))
+    assert adapt("other", adapters=places)[0] == 2
+    assert "read texts in other ways than count: none is kept; give the flags" in capsys.readouterr().err
 
 
 def test_rows_that_are_cut_are_counted(adapt, capsys):

@@ -150,7 +150,7 @@ def test_damaged_missing_and_pickled_files_are_refused(tmp_path):
         read_adapter(BartForConditionalGeneration(tiny_bart_config(d_model=8)), tmp_path)
     tensors = load_file(tmp_path / WEIGHTS_FILE)
     save_file({name.removeprefix(PREFIX): t for name, t in tensors.items()}, tmp_path / WEIGHTS_FILE)
-    with pytest.raises(InputError, match="such as model.decoder.*, do not begin with base_model.model."):
+    with pytest.raises(InputError, match=r"such as model\.decoder\..*, do not begin with base_"):
         read_adapter(plain_bart(), tmp_path)
     save_file(dict(list(tensors.items())[1:]), tmp_path / WEIGHTS_FILE)
     with pytest.raises(InputError, match=f"{WEIGHTS_FILE} lacks model.decoder.layers.0.*, which adapter_"):

@@ -93,7 +93,8 @@ def adapt(
     pieces = JobFolder(out / "losses", load_array, "compute it again", ".npy", partial(quote, safe=""))
     check_is_own(out, pieces)
     described = {name: getattr(settings, name) for name in OF_JOB} | dict(texts)
-    described |= {"base": checksums(base), "adapters": made_of(folders), "data": zlib.crc32(repr(examples).encode())}
+    described |= {"base": checksums(base), "adapters": made_of(folders)}
+    described["data"] = zlib.crc32(repr(examples).encode())
     with folder_lock(out):
         keep_same_job(out, described, pieces)
         if (out / ADAPT_FILE).exists():

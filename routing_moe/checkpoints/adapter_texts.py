@@ -13,6 +13,7 @@ from dataloader.errors import InputError, in_short
 from dataloader.jsonfile import load_json_object
 from routing_moe.config.flags import flags_of, inherited, value_problems
 from routing_moe.config.shared import (
+    FORMAT_FLAGS,
     LENGTHS,
     TEXT_SETTINGS,
     TextFlags,
@@ -29,10 +30,11 @@ def write_adapter_texts(folder: Path, task: str | None, texts: Mapping) -> None:
     write_text(folder / ADAPTER_TEXTS, json.dumps({"task": task} | dict(texts), indent=1))
 
 
-def texts_of_adapters(folders: Mapping[str, Path]) -> tuple[dict | None, list[str]]:
-    """Returns ({name: value} of TEXT_SETTINGS, None if unknown or different, notes for the user).
+def texts_of_adapters(folders: Mapping[str, Path], shown: str | None = None) -> tuple[dict | None, list[str]]:
+    """Returns ({name: value} of TEXT_SETTINGS that are equal, None if texts look different, notes).
 
-    folders: {task: folder of an adapter}. Raises InputError for a damaged file.
+    folders: {task: folder of an adapter}. shown: the task that inputs begin with, None: that of each folder.
+    Raises InputError for a damaged file.
     """
     known, notes = {}, []
     for task, folder in folders.items():
@@ -44,16 +46,18 @@ def texts_of_adapters(folders: Mapping[str, Path]) -> tuple[dict | None, list[st
         if problems := value_problems(texts, flags_of(TextFlags)):
             raise InputError(f"{path}: {problem.removeprefix('--')}" for problem in problems)
         shows_name = not (texts.get("hide_task_names") or texts.get("no_prefix"))
-        if shows_name and saved.get("task") not in (None, task):
+        if shows_name and saved.get("task") not in (None, shown or task):
             was = f"was trained on inputs that begin with [{saved['task']}]"
-            notes.append(f"note: the adapter {folder} {was}; here they begin with [{task}]")
+            notes.append(f"note: the adapter {folder} {was}; here they begin with [{shown or task}]")
     if not known:
         return None, notes
     first, *others = known
-    if different := [task for task in others if known[task] != known[first]]:
+    looks = {task: {name: texts.get(name) for name in FORMAT_FLAGS} for task, texts in known.items()}
+    if different := [task for task in others if looks[task] != looks[first]]:
         others = f"the adapters of {in_short(different)} read texts in other ways than {first}"
         return None, [*notes, f"note: {others}: none is kept"]
-    return known[first], notes
+    equal = set.intersection(*(set(texts.items()) for texts in known.values()))
+    return dict(equal), notes
 
 
 def keep_texts(model, texts: Mapping | None, given: Mapping, place: str) -> list[str]:

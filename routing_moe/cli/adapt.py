@@ -39,20 +39,20 @@ def main(argv: list[str] | None = None) -> int:
         folders = adapter_folders("adapters", places)
         check_are_adapters("adapters", places, folders)
         notes = notes_on_bases("adapters", settings.base, base, folders)
-        texts, different = texts_of_adapters(folders)
+        texts, of_texts = texts_of_adapters(folders, settings.task)
         given = given_texts(settings)
         formats = {name: value for name, value in given.items() if name in FORMAT_FLAGS}
         if wrong := changed(formats, texts or {}, "the training of the adapters"):
             raise InputError(f"{line}; leave the flag out" for line in wrong)
-        if different and not texts and not formats:
-            raise InputError(f"{different[-1].removeprefix('note: ')}; give the flags of the rows' format")
+        if of_texts and texts is None and not formats:
+            raise InputError(f"{of_texts[-1].removeprefix('note: ')}; give the flags of the rows' format")
 
         # These import torch, after the checks: it takes seconds.
         from routing_moe.answering.adapt import adapt
         from routing_moe.io.logs import start_logging
 
         start_logging()
-        for note in notes:
+        for note in notes + of_texts:
             log.info("%s", note)
         adapt(settings, examples, base, folders, (texts or {}) | given, command_line(AdaptSettings, argv))
 
