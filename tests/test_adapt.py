@@ -300,8 +300,10 @@ def test_numbers_that_are_not_finite_are_an_error(adapt, adapters, tmp_path, cap
         assert words in capsys.readouterr().err
 
 
-def test_wrong_input_is_one_error_each(adapt, adapters, table, tmp_path, capsys):
+def test_wrong_input_is_one_error_each(adapt, base, adapters, table, tmp_path, capsys):
     colour = rows_of("colour")
+    adapted = shutil.copytree(base, tmp_path / "adapted")
+    shutil.copy(adapters["count"] / "adapter_config.json", adapted)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/file").touch()
     for changed, words in (
@@ -316,6 +318,7 @@ def test_wrong_input_is_one_error_each(adapt, adapters, table, tmp_path, capsys)
         (dict(adapters=[f"a={adapters['count']}", f"a={adapters['colour']}"]), "have the name a"),
         (dict(adapters=[f"(x)={adapters['count']}"]), "names in brackets are those of"),
         (dict(adapters=[adapters["count"].parent / "cuont"]), "no such folder; did you mean 'count'?"),
+        (dict(base=adapted), "has an adapter beside the model; move adapter_config.json to another"),
         (dict(base=tmp_path / "no"), "--base " + str(tmp_path / "no")),
         (dict(output_dir=tmp_path / "full"), f"--output_dir {tmp_path / 'full'} holds other files"),
         (dict(tune_from="new"), "--tune_from: --how choose does not use it; leave it out"),

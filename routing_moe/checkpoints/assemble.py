@@ -60,6 +60,8 @@ def find_base(place: str) -> Model:
     """Returns the plain model of --base. Raises InputError."""
     base = find_model(place, None, f"base {place}/NAME")
     check_one_expert(base, "give a plain model")
+    if Path(base.place, ADAPTER_FILE).is_file():  # transformers would add it to the weights
+        raise InputError(f"{place} has an adapter beside the model; move {ADAPTER_FILE} to another folder")
     from routing_moe.model.loading import check_not_quantized  # with torch, as a configuration
 
     check_not_quantized(base.config, f"give the model of float weights that {place} was made of")
