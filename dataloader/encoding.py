@@ -70,6 +70,8 @@ class TextFormat:
         if example.before and self.prompt_format != "chat":
             how = "a decoder-only model and --prompt_format chat"
             raise InputError(f"{example.sample}: its rows are chats of several turns, which need {how}")
+        if self.no_prefix and self.prompt_format == "chat":
+            return self._written(example.input)
         prefix = f" [{HIDDEN_NAME if self.hide_task_names else example.task}]"
         return self._written(f"{'' if self.no_prefix else prefix} {example.input}")
 

@@ -54,6 +54,15 @@ def tokens_of(tokenizer, turns: list[dict], how=FORMAT, **changed) -> list[int]:
     return encode([row], tokenizer, replace(how, **changed), {"a": 0}).sources[0].tolist()
 
 
+def test_an_indented_message_has_no_further_space_and_one_of_one_line_has_none():
+    tokenizer = tokenizer_of("chatml")
+    indented = f"    x = 1\n{CODE}"
+    for text, sent in ((indented, indented), ("\tx\n\ty", "\tx\n\ty"), ("  So ", "So")):
+        turns = [{"role": "user", "content": sent}]
+        whole = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        assert tokens_of(tokenizer, [{"role": "user", "content": text}]) == whole
+
+
 @pytest.mark.parametrize("prepended", ["", "a"])  # Llama 2 has a space for the "a"
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_chats_have_the_tokens_of_the_chat_template_and_special_tokens_of_texts_are_text(name, prepended):
