@@ -98,6 +98,14 @@ def test_what_the_user_has_changed_in_the_gyms_files_remains_also_a_task_taken_o
     assert load_split(split).test == ("capitals", "colours", "fruits")
 
 
+def test_other_keys_of_a_split_remain(build):
+    build.gym.mkdir()
+    own = {"description": "mine", "seed": 42, "train": ["mine"]}
+    (build.gym / "split.json").write_text(json.dumps(own))
+    assert build(tasks=["fruits"]) == 0
+    assert json.loads((build.gym / "split.json").read_text()) == own | {"dev": [], "test": ["fruits"]}
+
+
 def test_an_ontology_of_the_user_keeps_its_order(tmp_path):
     mine = {"z": {"z": ["zebra"], "none": []}, "classification": {"a": ["yak", "ant"]}}
     file, recipes = tmp_path / "ontology.json", all_recipes()

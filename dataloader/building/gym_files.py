@@ -83,7 +83,9 @@ class GymFiles:
         """Returns the split; a section that tasks are added to is in alphabetical order."""
         moved = {task for task in tasks if moves and _section(task, split)}
         sections: dict[str, list[str]] = {name: [] for name in SECTIONS}
-        sections |= {key: [task for task in old if task not in moved] for key, old in self.split.items()}
+        for key, old in self.split.items():  # any other key is the user's, such as a description
+            is_list = key in (*SECTIONS, "all")
+            sections[key] = [task for task in old if task not in moved] if is_list else old
         present = {task for name in SECTIONS for task in sections[name]}
         for task in set(tasks) - present:
             name = _section(task, split) or _section(dataset_of(task), split) or "test"
