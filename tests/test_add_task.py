@@ -1,10 +1,14 @@
 """add-task: a task of a gym from a table or a data set on the hub, and its problems."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+import pyarrow
 import pytest
+from pyarrow import parquet
 from small_mirror import files_of, read_from_mirror, write_parquet
 from tiny_tables import INPUT, examples, reviews, write_table
 
@@ -98,6 +102,19 @@ def test_labels_get_names(add):
     flags = dict(input="{text}", output="{label}", labels=["bad", "good\n"], skip_malformed=True)
     assert add(**{"from": "t.parquet"}, **flags) == 0
     assert all(outputs == (("bad", "good")[int(source[-1]) % 2],) for source, outputs, _ in examples())
+
+
+def test_numbers_of_16_and_32_bits_are_written_as_they_were(add):
+    numbers = {"x": [3.4, None, 0.1] * 20, "n": [[i + 0.2] for i in range(60)], "s": [{"v": 1.7}] * 60}
+    numbers["h"] = list(map(np.float16, [2.3] * 60))
+    short = pyarrow.float32()
+    kinds = dict(x=short, n=pyarrow.list_(short), s=pyarrow.struct([("v", short)]), h=pyarrow.float16())
+    parquet.write_table(pyarrow.table(numbers, pyarrow.schema([*kinds.items()])), "t.parquet")
+    flags = dict(input="{s[v]} {h} {n}", output="{x}", skip_malformed=True, sample_by="row")
+    assert add(**{"from": "t.parquet"}, **flags) == 0
+    for source, outputs, _ in examples():
+        assert re.fullmatch(r"1\.7 2\.3 \(A\) \d+\.2", source)
+        assert outputs in (("3.4",), ("0.1",))
 
 
 @pytest.fixture

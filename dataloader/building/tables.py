@@ -86,12 +86,26 @@ def _parquet(paths: list[Path], needed: Collection[str]) -> tuple[list[str], Num
     from pyarrow import parquet
 
     try:
-        columns = parquet.read_schema(paths[0]).names
+        schema = parquet.read_schema(paths[0])
     except pyarrow.ArrowException as error:
         raise Unavailable(f"it cannot be read as parquet ({in_brief(error)})") from None
     # Without a wanted column, rows are counted all the same.
-    read = tuple(name for name in columns if name in needed) or tuple(columns[:1])
-    return columns, enumerate((row for path in paths for row in parquet_rows(path, read)), start=1)
+    kinds = dict(zip(schema.names, schema.types, strict=True))
+    read = tuple(name for name in schema.names if name in needed) or tuple(schema.names[:1])
+    rows = (row for path in paths for row in parquet_rows(path, read))
+    shortest = ({name: _shortest(value, kinds[name]) for name, value in row.items()} for row in rows)
+    return schema.names, enumerate(shortest, start=1)
+
+
+def _shortest(value, kind):
+    """Returns a value of a parquet column; 3.4 in 32 bits is 3.4, not the 3.4000000953674316 of 64 bits."""
+    if isinstance(value, dict):
+        return {key: _shortest(item, kind.field(key).type) for key, item in value.items()}
+    kind = getattr(kind, "value_type", kind)  # of a list
+    if isinstance(value, list):
+        return [_shortest(item, kind) for item in value]
+    is_short = value is not None and str(kind) in ("float", "halffloat")
+    return float(str(kind.to_pandas_dtype()(value))) if is_short else value
 
 
 def _json_lines(path: Path) -> Numbered:
