@@ -117,6 +117,15 @@ def test_numbers_of_16_and_32_bits_are_written_as_they_were(add):
         assert outputs in (("3.4",), ("0.1",))
 
 
+def test_a_binary_column_is_text_in_utf_8(add, capsys):
+    rows = [{"text": f"film \u00e9{i}".encode(), "verdict": b"good"} for i in range(40)]
+    flags = {"from": write_table(Path("t.parquet"), [*rows, {"text": b"\xff", "verdict": b"x"}])}
+    assert add(**flags, input="{text}", sample_by="row") == 2
+    assert "t.parquet:41: column 'text' is binary, not UTF-8 text" in one_error(capsys)
+    assert add(**flags, input="{text}", sample_by="row", skip_malformed=True) == 0
+    assert all(text.startswith("film \u00e9") and outputs == ("good",) for text, outputs, _ in examples())
+
+
 @pytest.fixture
 def on_hub(add, tmp_path, monkeypatch):
     """add, and reviews on a hub: labels are numbers, those of the split test are unknown."""

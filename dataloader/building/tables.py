@@ -213,6 +213,11 @@ def texts_in(value, field: str, cleaned: Callable[[str], str] = clean) -> list[s
         return [""]
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # pandas stores a column of integers as floats if one is missing
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"column {field!r} is binary, not UTF-8 text") from None
     return [cleaned(str(value))]
 
 
