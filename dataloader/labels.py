@@ -33,15 +33,20 @@ def ontology_labels(tasks: Iterable[str], ontology: Ontology) -> dict[str, Label
 
 def read_task_table(path: str | Path) -> tuple[list[str], dict[str, list[str]]]:
     """Returns (column names, {task: cells}) of a CSV file. Raises InputError, with the line."""
-    path = Path(path)
+    path, records = Path(path), []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if cells]
+            reader = csv.reader(file, strict=True)  # else a quotation mark left open takes in the later rows
+            for cells in reader:
+                records.append((reader.line_num, [cell.strip() for cell in cells]))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file (expected a CSV file with a column task)") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        line, hint = records[-1][0] + 1 if records else 1, "a quotation mark inside a field is written twice"
+        raise InputError(f"{path}, line {line}: {error}; {hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a CSV file in UTF-8 ({error})") from None
+    rows = [(line, cells) for line, cells in records if cells]
     header, rows = (rows[0][1], rows[1:]) if rows else ([], [])
     _check_header(path, header)
     table: dict[str, list[str]] = {}

@@ -51,6 +51,7 @@ def test_the_features_of_a_gym_take_precedence_over_the_shipped_ones(tmp_path):
     [
         ("task,skill:a\nhat,1\n", "none of the tasks, such as hot; did you mean 'hat'"),
         ("task,skill:a\nhot,2\n", "line 2, column skill:a: '2' is neither 0 nor 1"),
+        ('task,kind\nhot,a\n\nwet,"a\ncold,b\n', "line 4: unexpected end of data; a quotation mark"),
         ("tusk,skill:a\nhot,1\n", "no column task; did you mean 'tusk'"),
         ("task,category\nhot,1\n", "column category: this name is used by the ontology"),
     ],
