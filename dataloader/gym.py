@@ -182,8 +182,9 @@ class Gym:
             folder = self.folder / task
             # os.path.isdir is also False for names that are too long and for links that point to themselves.
             files = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-            matches = filter(None, map(_FILE_NAME.fullmatch, files))
-            self._files[task] = [(match["sample"], match["part"]) for match in matches]
+            # Other names, such as "._t_16_100_train.tsv" of macOS or "Copy of ...", are no samples.
+            matches = map(_FILE_NAME.fullmatch, (name for name in files if name.startswith(f"{task}_")))
+            self._files[task] = [(match["sample"], match["part"]) for match in matches if match]
         return self._files[task]
 
     def _missing_task(self, task: str) -> str:

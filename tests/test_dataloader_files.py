@@ -346,6 +346,14 @@ def test_a_sample_may_have_both_kinds_of_files(write, tmp_path):
     assert not gym.has_part("absent", "train")
 
 
+def test_copies_of_files_are_no_samples(write, tmp_path):
+    for name in ("._t_2_13_train.tsv", "Copy of t_2_13_train.tsv", "backup_train.tsv", "t_2_13_train.tsv"):
+        write(f"t/{name}", "a\tyes" if name == "t_2_13_train.tsv" else b"\xff")
+    write("u/backup_train.tsv", "a\tyes")
+    assert (Gym(tmp_path).tasks(), Gym(tmp_path).samples("t")) == (["t"], ["t_2_13"])
+    assert len(Gym(tmp_path).examples("t", "train", "first")) == 1
+
+
 def test_a_part_with_both_extensions_is_a_problem_that_names_both(write, tmp_path):
     for ending, content in (("tsv", ["a\tyes"]), ("jsonl", line())):
         write(f"t/t_2_13_dev.{ending}", content)
