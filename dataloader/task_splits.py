@@ -66,4 +66,6 @@ def load_split(path: str | os.PathLike) -> Split:
         if both:
             about = f'{path}: trains on {names}, which is also under "dev" and so not unseen'
             warnings.warn(about, stacklevel=2)
+    if both := [task for task in sections["dev"] if task in set(sections["test"])]:
+        raise InputError(f'{path}: in "dev" and in "test": {", ".join(both)}; name each task in one of them')
     return Split(path, *(tuple(tasks) for tasks in sections.values()))

@@ -81,6 +81,7 @@ def test_all_is_the_union_in_order_plus_other_listed_tasks(write):
         ({"train": ["a", 3]}, '"train" is not a list of task names'),
         ({"train": ["a", "b", "a"]}, '"train" lists a more than once'),
         ({"train": ["a", "b"], "dev": ["b"]}, 'in "train" and in "dev": b'),
+        ({"train": ["a"], "dev": ["b", "c"], "test": ["c"]}, 'in "dev" and in "test": c; name each task in'),
     ],
 )
 def test_a_wrong_split_file_is_named_with_its_problem(write, content, message):
