@@ -108,6 +108,13 @@ def test_a_saved_reduction_is_applied_to_new_tasks(place):
     assert saved["fitted_on_seen"] == "labelled rows of one sample"
 
 
+def test_the_current_folder_may_be_the_output(place, monkeypatch):
+    place.out.mkdir(exist_ok=True)
+    monkeypatch.chdir(place.out)
+    assert run(place, output_dir=".") == 0
+    assert list(vectors(place.out)) == [*TRAIN, *UNSEEN, *SAMPLES]
+
+
 MISTAKES = [
     (dict(dim=6), "--taskvecs <here>/raw: --dim is 6, but the vectors of 6 tasks span 5; give less"),
     (dict(dim=None), "give the number of dimensions as --dim, or else an existing reduction"),

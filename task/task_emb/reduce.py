@@ -79,7 +79,7 @@ def checked(settings: ReduceSettings) -> dict | None:
     saved = files.load_meta(folder).get("settings")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / REDUCTION_FILE).exists():
         problems.append(f"--output_dir {folder} is not empty and has no {REDUCTION_FILE}; name another one")
-    elif folder.resolve() in (Path(settings.taskvecs).resolve(), Path(settings.like or "").resolve()):
+    elif folder.resolve() in [Path(each).resolve() for each in (settings.taskvecs, settings.like) if each]:
         problems.append(f"--output_dir {folder} is the folder of --taskvecs or --like; name another folder")
     elif different := differences(settings, saved or {}, str(folder), ["output_dir"]):
         problems.append(f"{different[0]}; name another --output_dir")
