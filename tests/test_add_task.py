@@ -177,6 +177,7 @@ def one_error(capsys) -> str:
         (dict(input="{text"), "--input '{text': write {column}"),
         (dict(name="my task"), "--name 'my task': expected letters"),
         (dict(name="train"), "--name train: a section of the split has this name"),
+        (dict(name="all"), "--name all: a section of the split has this name"),
         (dict(name="boolq__mine"), "--name boolq__mine: boolq is a task of CrossFit"),
         ({"from": "reviws.csv"}, "--from reviws.csv: No such file"),
         ({"from": "reviews.xlsx"}, "expected a file *.csv, *.tsv, *.jsonl, *.parquet, or hub:owner/name["),

@@ -75,7 +75,7 @@ def check_flags(settings: AddTaskSettings) -> None:
         problems.append("give --input TEXT and --output TEXT, or --messages COLUMN instead of both")
     if not TASK_NAME.fullmatch(settings.name):
         problems.append(f"--name {settings.name!r}: expected letters, digits and _ + -, such as 'my_task'")
-    if settings.name in SECTIONS:
+    if settings.name in (*SECTIONS, "all"):
         problems.append(f"--name {settings.name}: a section of the split has this name; choose another")
     if (published := dataset_of(settings.name)) in METRICS:
         problems.append(f"--name {settings.name}: {published} is a task of CrossFit; choose another name")
