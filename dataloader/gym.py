@@ -228,6 +228,8 @@ def tasks_named(
             if not chosen:
                 raise InputError(f"{path or split}: the {section} section is empty")
             problems = gym.lacking(chosen, path or split) if gym else []
+        elif word.endswith(".json"):
+            raise InputError(f"{word}: expected file.json:section, such as {word}:test")
         else:
             chosen, problems = [word], []
             if gym and word not in (known := gym.tasks()):

@@ -102,6 +102,8 @@ def test_sections_and_names_select_tasks_once_and_in_order(world, tmp_path):
     assert listed == ["count", "plural", "b", "colour"]
     assert tasks_named(["all"], split) == ["colour", "count", "opposite", "plural"]
     assert tasks_named(["count", "unheard_of"], "no split is read") == ["count", "unheard_of"]
+    with pytest.raises(InputError, match=r"expected file.json:section, such as .*other.json:test"):
+        tasks_named([str(other)], split)
 
 
 def test_tasks_that_the_gym_lacks_are_an_error_for_each_word(world, tmp_path):
