@@ -223,6 +223,12 @@ def test_a_malformed_table_is_one_error_with_its_lines(add, capsys, name, conten
     assert message in one_error(capsys)
 
 
+def test_the_empty_columns_of_an_answer_are_named(add, capsys):
+    Path("t.csv").write_text("q,a,b,c\nx,1,,\n")
+    assert add(**{"from": "t.csv"}, input="{q}", output=["{a} {b}", "{c}"]) == 2
+    assert "t.csv:2: column 'b' is empty, column 'c' is empty" in one_error(capsys)
+
+
 def test_nothing_that_exists_is_overwritten(add, capsys):
     assert add() == 0
     before = files_of(Path("gym"))

@@ -334,7 +334,7 @@ class Templates:
         options = [text for template in self.options for text in template.texts(row) if text]
         if not outputs:
             ends = f"the chat in {self.input.text!r} ends with the user; its last turn must be the answer"
-            raise ValueError(f"column {self.output[0].fields[0]!r} is empty" if self.output else ends)
+            raise ValueError(", ".join(self._empty(row)) if self.output else ends)
         if names := [text for template in self.labels for text in template.texts(row)]:
             name_of = dict(zip(map(str, range(len(names))), names, strict=True))
             name_of |= dict(zip(LETTERS, names, strict=False))
@@ -348,6 +348,11 @@ class Templates:
         further |= {"input": source, "outputs": outputs} if self.input.keep_whitespace else {}
         texts = whole_text(source, before), "\t".join(outputs)
         return (*texts, further) if further else texts
+
+    def _empty(self, row: Row) -> list[str]:
+        """Returns what is wrong with the columns of --output, of which none makes a text."""
+        texts = {name: texts_in(value_of(row, name), name) for each in self.output for name in each.fields}
+        return [f"column {name!r} is empty" for name, found in texts.items() if not all(found or [""])]
 
 
 def examples_of(table: Table, templates: Templates, metric: str) -> tuple[Examples, list, list[str]]:
