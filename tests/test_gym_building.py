@@ -15,6 +15,7 @@ from small_mirror import OWN, all_recipes, capitals, files_of, fruits, report, w
 
 from dataloader import Gym, load_split
 from dataloader.building import task_folder
+from dataloader.building.build_tasks import build_tasks
 from dataloader.building.downloads import Mirror
 from dataloader.building.gym_files import GymFiles
 from dataloader.building.raw_file import json_lines
@@ -96,6 +97,25 @@ def test_what_the_user_has_changed_in_the_gyms_files_remains_also_a_task_taken_o
     split.unlink()
     build()
     assert load_split(split).test == ("capitals", "colours", "fruits")
+
+
+def test_edits_during_a_build_remain(build, monkeypatch):
+    (build.gym / "boolq").mkdir(parents=True)
+    (build.gym / "boolq/boolq_16_100_train.tsv").write_text("in\tout\n")
+    assert build(tasks=["fruits"]) == 0
+    split, metrics, of_splits = (build.gym / f"{name}.json" for name in ("split", "metrics", "splits/random"))
+
+    def edited(*given):
+        split.write_text('{"train": ["mine", "fruits"]}')
+        metrics.write_text('{"fruits": "EM", "mine": "EM"}')
+        of_splits.write_text('{"train": ["boolq", "mine"]}')
+        yield from build_tasks(*given)
+
+    monkeypatch.setattr("routing_moe.cli.build_gym.build_tasks", edited)
+    assert build(tasks=["colours"]) == 0
+    assert load_split(split).all == ("mine", "fruits", "colours")
+    assert json.loads(metrics.read_text()) == {"colours": "ACC", "fruits": "EM", "mine": "EM"}
+    assert load_split(of_splits).all == ("boolq", "mine")
 
 
 def test_other_keys_of_a_split_remain(build):

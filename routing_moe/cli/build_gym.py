@@ -48,10 +48,11 @@ def build_gym(settings: BuildGymSettings) -> int:
     build = Build(gym, files, settings.samples)
     lines: list[Line] = []
     with folder_lock(gym, lock_file=GYM_LOCK):
-        described = GymFiles.read(gym, {recipe.task for recipe in recipes})
+        GymFiles.read(gym, {recipe.task for recipe in recipes})  # wrong files end the command here
         changed = changed_splits(gym)
         for path in changed:
             print(f"{path} was changed, so it remains; delete it to have it written", file=sys.stderr)
+        write_splits(gym, changed)  # a later difference is an edit during the build
         # Tasks of an earlier build that are not in split.json have been taken out of it.
         earlier = () if settings.split else read_report(gym).items()
         left_out = {task for task, line in earlier if line.outcome not in MISSING}
@@ -65,8 +66,10 @@ def build_gym(settings: BuildGymSettings) -> int:
         finally:
             print(summary(lines))
             built = [known[line.task] for line in lines if line.outcome not in MISSING]
-            described.add(built, sections, moves=settings.split is not None, left_out=left_out)
-            write_splits(gym, changed)
+            if built:  # the files are read again, because a build takes hours, and users edit them
+                described = GymFiles.read(gym, {recipe.task for recipe in built})
+                described.add(built, sections, moves=settings.split is not None, left_out=left_out)
+            write_splits(gym, changed_splits(gym))
             write_report(gym, lines)  # last: what it has was in split.json
     outcomes = {line.outcome for line in lines}
     return int(UNAVAILABLE in outcomes or outcomes <= {*MISSING})
