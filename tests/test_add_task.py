@@ -175,6 +175,7 @@ def one_error(capsys) -> str:
     [
         (dict(input="{tekst}"), "reviews.csv has no column 'tekst'; did you mean 'text'?"),
         (dict(input="{text"), "--input '{text': write {column}"),
+        (dict(input="\udcff {text}"), "--input '\\udcff {text}': not UTF-8 text"),
         (dict(name="my task"), "--name 'my task': expected letters"),
         (dict(name="train"), "--name train: a section of the split has this name"),
         (dict(name="all"), "--name all: a section of the split has this name"),

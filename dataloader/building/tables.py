@@ -234,6 +234,8 @@ class Template:
     is_chat: bool = False
 
     def __post_init__(self):
+        if re.search("[\ud800-\udfff]", self.text):  # of bytes that Python could not decode
+            raise InputError(f"{self.flag} {self.text!r}: not UTF-8 text")
         if re.search("[{}]", _PIECE.sub("", self.text)) or "" in self.fields:
             raise InputError(f"{self.flag} {self.text!r}: write {{column}}, and {{{{ }}}} for braces")
 
