@@ -85,6 +85,15 @@ def test_more_samples_and_rates_extend_a_grid(grids, finished_grid):
         assert f"{total} configurations of naming, {already} of them finished already" in log_of(folder)
 
 
+def test_a_sample_that_a_later_command_does_not_name_stays_unfinished(grids, monkeypatch):
+    fails_at(monkeypatch, SAMPLES[0], 0.1, RuntimeError("no"))
+    folder = grids.run("left", code=1, save_best=True)
+    monkeypatch.undo()
+    grids.run("left", save_best=True, samples="13")
+    assert f"{SAMPLES[0]}_best" not in set(results(folder)["prefix"])
+    assert f"{SAMPLES[0]}_lr0.03_bsz6_test.jsonl" in tiny_grids.predictions(folder)
+
+
 def fails_at(monkeypatch, prefix: str, lr: float, error: Exception) -> None:
     """Makes one configuration fail in its first step, after its gradients are computed."""
     run, collect = TrialRunner.run, Stepper._collect_gradients

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class Grid:
-    """The configurations of a task in `settings.output_dir`: those wanted now, and those finished before.
+    """The configurations of a task in `settings.output_dir`: those wanted now, and those of before.
 
     outcomes: {configuration: its result} of the finished ones. samples: of all configurations.
     """
@@ -73,7 +73,10 @@ class Grid:
                 f"--output_dir {self.folder}: its grid started from other files (weights, settings, task "
                 f"vectors) than those of {self.settings.start.described} and the flags; name another folder"
             )
-        self.configurations = sorted(finished.union(self.wanted))
+        # Begun samples that are not wanted now stay incomplete: their best is not yet known.
+        begun = {c.prefix for c in finished} - {c.prefix for c in self.wanted}
+        kept = finished.union(c for c in before if c.prefix in begun)
+        self.configurations = sorted(kept.union(self.wanted))
         self.samples = list(dict.fromkeys(c.prefix for c in self.configurations))
         self.data = {sample: data_checksum(self.gym, self.settings, sample) for sample in self.samples}
         for configuration in self.configurations:
