@@ -146,6 +146,14 @@ def test_of_a_path_the_last_part_is_shared_and_of_a_url_nothing(text, shown):
     assert without_places(text) == shown
 
 
+def test_runs_before_of_the_same_name_stay_distinct():
+    before = {"/home/me/moe/seed1": [100, 1e9], "/home/me/dense/seed1": [200, 5e9]}
+    shared = without_places({"runs_before": before})["runs_before"]
+    assert list(shared.values()) == list(before.values())
+    assert all(re.fullmatch(r"seed1-[0-9a-f]{8}", name) for name in shared)
+    assert without_places({"runs_before": shared}) == {"runs_before": shared}  # shared again
+
+
 def test_the_command_on_the_card_gives_the_settings_that_are_shared(copy, tmp_path):
     assert push.main([str(copy), "my-group/moe", "--dry_run", str(tmp_path / "shared")]) == 0
     sent = json.loads((tmp_path / "shared/run.json").read_text())

@@ -5,6 +5,7 @@ the command is made of these. Ontology and skills of the gym that run.json names
 again: a run.json from elsewhere may name any file. Of a path in a text only the last part is sent.
 """
 
+import hashlib
 import json
 import re
 import shlex
@@ -159,6 +160,8 @@ def without_places(value):
     URLs without user, port and query stay, and texts with tokens, such as "</s>".
     """
     if isinstance(value, dict):
+        if runs := value.get("runs_before"):
+            value = value | {"runs_before": distinct_keys(runs)}
         return {
             without_places(key): text if AS_THEY_ARE.fullmatch(key) else without_places(text)
             for key, text in value.items()
@@ -169,6 +172,13 @@ def without_places(value):
     if not isinstance(value, str) or NO_PATH.fullmatch(value):
         return value
     return "" if "://" in value else re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+
+
+def distinct_keys(runs: dict) -> dict:
+    """Returns {path: cost} with the name and a short hash of each path: all runs named alike count."""
+    names = {path: without_places(path) for path in runs}
+    sums = {path: hashlib.sha256(path.encode()).hexdigest()[:8] for path in runs}
+    return {path if name == path else f"{name}-{sums[path]}": runs[path] for path, name in names.items()}
 
 
 def terms_of_use(gym: Path, tasks: list[str]) -> str:
