@@ -246,6 +246,15 @@ def test_the_gain_is_relative_to_the_mean_baseline_of_common_seeds():
         over_seeds({"base": {2: base[2]}, "one": {1: both[1]}})
 
 
+def test_differences_that_cancel_over_seeds_are_ties():
+    base = {seed: summary([0.5, 0.5], tasks=SIX[:2]) for seed in (1, 2, 3)}
+    ours = {
+        seed: summary([mean] * 2, tasks=SIX[:2]) for seed, mean in zip(base, (0.6, 0.7, 0.2), strict=True)
+    }
+    _, per_system = over_seeds({"base": base, "ours": ours})
+    assert per_system[["wins", "losses", "ties"]].values.tolist() == [[0, 0, 2]]
+
+
 @pytest.fixture
 def by_seed(tmp_path, monkeypatch):
     """Summaries of three systems and of two seeds of two of them, in folders of the working folder."""

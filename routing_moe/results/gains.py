@@ -59,6 +59,7 @@ def gains_per_task(
         if several:
             for column in ("baseline", "score", "difference"):
                 table[column] = np.mean([pair[column] for pair in pairs.values()], axis=0)
+            table["difference"] = table["difference"].round(DECIMALS)
             for column in ("baseline_std", "std"):
                 table[column] = np.sqrt(np.mean([pair[column] ** 2 for pair in pairs.values()], axis=0))
             for pair in reversed(pairs.values()):
