@@ -276,7 +276,7 @@ def test_systems_are_found_in_a_folder_or_named_as_runs(by_seed, capsys):
         assert (written["difference"]["boolq"], "seeds" in written) == (pytest.approx(difference), False)
 
 
-def test_runs_without_summaries_are_compared_by_the_scores_of_unseen_tasks(tmp_path):
+def test_runs_that_all_lack_summaries_are_compared_by_the_scores_of_unseen_tasks(tmp_path, capsys):
     columns = ["task_prefix", "sample", "metric", "performance", "n", "constant"]  # a task may be called "NA"
     for name, of_unseen in (("a", 0.5), ("b", 0.75), ("c", None)):
         (tmp_path / name / "best").mkdir(parents=True)
@@ -289,6 +289,9 @@ def test_runs_without_summaries_are_compared_by_the_scores_of_unseen_tasks(tmp_p
         runs = [str(tmp_path / name) for name in names]
         assert compute_arg.main([*runs, "--output_file", str(tmp_path / "out.csv")]) == 0
         assert pd.read_csv(tmp_path / "out.csv")["difference"].tolist() == [difference]
+    write_summary(tmp_path / "a/summary.csv", dict(zip(TASKS, BASE, strict=True)))
+    assert compute_arg.main([*runs, "--output_file", str(tmp_path / "out.csv")]) == 2
+    assert f"error: {runs[1]} holds no runs; expected summary.csv in it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

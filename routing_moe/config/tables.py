@@ -84,7 +84,7 @@ class GainSettings(PluginFlags):
     program = "routing-moe compute-arg"
     usage = "FOLDER [FOLDER ...] | --summary1 CSV --summary2 CSV [CSV ...] [flags, see --help]"
 
-    folders: tuple[Path, ...] = GAINS((), "runs, the baseline first, or a folder of runs or of <system>/<run>/; compared are their summary.csv of collect_results or, where all lack one, scores of --do_predict of unseen tasks, else of train tasks. Runs are paired by the name of their folders", metavar="FOLDER", positional=True)
+    folders: tuple[Path, ...] = GAINS((), "runs, the baseline first, or a folder of runs or of <system>/<run>/; compared are their summary.csv of collect_results or, if all FOLDERs lack one, scores of --do_predict of unseen tasks, else of train tasks. Runs are paired by the name of their folders", metavar="FOLDER", positional=True)
     baseline: str | None = GAINS(None, "the baseline among the systems of FOLDER (default: the first of several runs)", metavar="NAME")
     summary1: Path | None = GAINS(None, "summary of the baseline: a table of collect_results, or scores of --do_predict", metavar="CSV")
     summary2: tuple[Path, ...] = GAINS((), "summaries of the systems, of either kind", metavar="CSV")

@@ -21,6 +21,7 @@ from routing_moe.results.runs import find_run_folders
 from routing_moe.results.scores import ScoresFile
 from routing_moe.results.statistics import AUTO, holm, mean_interval
 
+SUMMARY = "summary.csv"
 MIN_BASELINE = 0.01
 MARK = "†"  # marks tasks without a relative gain
 DECIMALS = 12  # of differences: smaller ones are rounding errors and would turn ties into losses
@@ -157,8 +158,11 @@ def systems_of(settings: GainSettings) -> Systems:
 
 def _systems_of_runs(settings: GainSettings) -> Systems:
     part = settings.metric.partition("_")[0]
-    problems, systems = Problems(), {}
-    for file in ("summary.csv", ScoresFile(part, "test").path, ScoresFile(part).path):
+    problems, lacking, systems = Problems(), Problems(), {}
+    having = [folder for folder in settings.folders if lacking.of(find_run_folders, [folder], SUMMARY)]
+    if having and lacking:
+        raise InputError([f"{line}; {having[0]} has {SUMMARY}, so each folder needs one" for line in lacking])
+    for file in (SUMMARY, ScoresFile(part, "test").path, ScoresFile(part).path):
         if runs := problems.of(find_run_folders, settings.folders, file):
             break
     else:
