@@ -276,6 +276,13 @@ def test_systems_are_found_in_a_folder_or_named_as_runs(by_seed, capsys):
         assert (written["difference"]["boolq"], "seeds" in written) == (pytest.approx(difference), False)
 
 
+def test_two_runs_of_a_system_with_the_same_seed_are_an_error(by_seed, capsys):
+    write_summary(Path("all/a/1/summary.csv"), dict(zip(TASKS, OTHER, strict=True)))
+    assert compute_arg.main(["all", "--output_file", "out.csv", "--baseline", "a"]) == 2
+    both = "all/a/1/summary.csv and all/a/seed1/summary.csv are both of seed 1 of a"
+    assert capsys.readouterr().err == f"error: {both}; keep only one of them there\n"
+
+
 def test_runs_that_all_lack_summaries_are_compared_by_the_scores_of_unseen_tasks(tmp_path, capsys):
     columns = ["task_prefix", "sample", "metric", "performance", "n", "constant"]  # a task may be called "NA"
     for name, of_unseen in (("a", 0.5), ("b", 0.75), ("c", None)):

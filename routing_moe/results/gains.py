@@ -168,7 +168,11 @@ def _systems_of_runs(settings: GainSettings) -> Systems:
     else:
         raise InputError(dict.fromkeys(problems))
     for run in runs:
-        systems.setdefault(run.variant, {})[run.name.removeprefix("seed")] = run.folder / file
+        files, seed = systems.setdefault(run.variant, {}), run.name.removeprefix("seed")
+        if seed in files:
+            both = f"{files[seed]} and {run.folder / file} are both of seed {seed}"
+            raise InputError(f"{both} of {run.variant}; keep only one of them there")
+        files[seed] = run.folder / file
     first = next(iter(systems)) if len(settings.folders) > 1 else None
     baseline = settings.baseline or first
     if baseline not in systems:
