@@ -112,6 +112,14 @@ def test_the_scores_per_task_are_enough_to_recompute_the_differences(study, tmp_
         assert (found["p"], found["interval"]) == (pytest.approx(mean_interval(values_ST, "seeds").p), over)
 
 
+def test_a_measure_that_is_given_twice_counts_once(study, tmp_path):
+    for name, words in (("once", ["performance"]), ("twice", ["performance"] * 2)):
+        flags = ["--measures", *words, "--baseline", "a", "--output_dir", str(tmp_path / name)]
+        assert by_category([str(study), *flags]) == 0
+    once, twice = (tmp_path / name / "comparison.csv" for name in ("once", "twice"))
+    assert twice.read_text() == once.read_text()
+
+
 def test_a_baseline_that_is_the_only_variant_has_no_differences(study, tmp_path):
     flags = ["--gym_per_seed", "--output_dir", str(tmp_path)]
     assert by_category([str(study / "a"), *ALL_MEASURES, *flags]) == 0

@@ -18,6 +18,7 @@ Exits with 0; with 1 if a run is not finished (the tables are of the others); wi
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dataloader.atomic_files import write_text
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def compare(settings: CompareSettings) -> int:
     """Writes and prints the tables. Returns 1 if a run is not finished, else 0."""
-    problems = Problems()
+    problems, settings = Problems(), replace(settings, measures=tuple(dict.fromkeys(settings.measures)))
     for name in set(settings.primary) - set(settings.measures):
         problems.append(f"--primary {name}: not one of --measures {' '.join(settings.measures)}")
     for text in settings.contrasts:
