@@ -262,6 +262,16 @@ def test_several_runs_are_compared_into_a_folder_named_after_them(folder, tmp_pa
     assert (tmp_path / "moe/overview.csv").is_file()
 
 
+def test_a_wrong_flag_of_one_table_leaves_both_unwritten_and_old_tables_are_removed(folder, tmp_path):
+    flags = ["--output_dir", str(tmp_path / "out")]
+    assert compare.main([str(folder), *flags, "--baseline", "typo"]) == 2
+    assert not (tmp_path / "out").exists()
+    assert by_category([str(folder), *flags, "--contrasts", "b:a"]) == 0
+    assert (tmp_path / "out/comparison_contrasts.csv").is_file()
+    assert by_category([str(folder), *flags]) == 0
+    assert not (tmp_path / "out/comparison_contrasts.csv").exists()
+
+
 def test_wrong_folders_variants_and_files_are_errors(folder, tmp_path, capsys):
     for words, problem in (
         ([tmp_path / "nowhere"], "no such folder"),

@@ -17,8 +17,9 @@ Exits with 0; with 1 if a run is not finished (the tables are of the others); wi
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from dataloader.atomic_files import write_text
@@ -42,6 +43,7 @@ from routing_moe.results.runs import (
 from routing_moe.results.scores import ScoresFile
 
 UNFINISHED = "not finished"
+Part = tuple[list[str], Callable[[], None]]  # notes; what writes and prints tables
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,9 +61,12 @@ def compare(settings: CompareSettings) -> int:
         problems.append(f"--design {settings.design}: with --gym_per_seed each seed has tasks of its own")
     if problems:
         raise InputError(problems)
-    notes = write_means(settings) if set(settings.columns) - {CATEGORIES} else []
-    notes += write_categories(settings) if CATEGORIES in settings.columns else []
-    for note in dict.fromkeys(notes):  # both tables may lack the same scores
+    parts = [tables_of_means(settings)] if set(settings.columns) - {CATEGORIES} else []
+    parts += [tables_by_category(settings)] if CATEGORIES in settings.columns else []
+    for _, write_part in parts:  # nothing is written before all flags are checked
+        write_part()
+    notes = dict.fromkeys(note for notes, _ in parts for note in notes)  # both may lack the same scores
+    for note in notes:
         print(note, file=sys.stderr)
     return 1 if any(note.startswith(UNFINISHED) for note in notes) else 0
 
@@ -82,8 +87,8 @@ def write(settings: CompareSettings, texts: dict[str, str]) -> Path:
     return folder
 
 
-def write_means(settings: CompareSettings) -> list[str]:
-    """Writes and prints the table of means. Returns a line per missing file of scores of train tasks.
+def tables_of_means(settings: CompareSettings) -> Part:
+    """Returns a line per missing file of scores of train tasks, and what writes the table of means.
 
     It has the runs with scores on test files of train tasks.
     """
@@ -113,13 +118,16 @@ def write_means(settings: CompareSettings) -> list[str]:
     texts = {"overview.csv": table.to_csv(index=False), "overview.md": markdown}
     if recovery is not None:
         texts["recovery.csv"] = recovery.to_csv(index=False)
+    return notes, partial(write_means, settings, texts)
+
+
+def write_means(settings: CompareSettings, texts: dict[str, str]) -> None:
     write(settings, texts)
-    print(markdown)
-    return notes
+    print(texts["overview.md"])
 
 
-def write_categories(settings: CompareSettings) -> list[str]:
-    """Writes and prints the tables by category. Returns notes, among them a line per unfinished run.
+def tables_by_category(settings: CompareSettings) -> Part:
+    """Returns notes, among them a line per unfinished run, and what writes the tables by category.
 
     The contents of files do not depend on time or machine.
     """
@@ -141,16 +149,23 @@ def write_categories(settings: CompareSettings) -> list[str]:
     comparison = compared(settings, finished, ontology)
     tables = comparison.csv_tables(settings)
     tables["_curves"] = overview.curves(runs, overview.costs_of_runs(runs), settings.measures)
-    tables = {end: rows for end, rows in tables.items() if rows is not None and len(rows)}
     draws = {run.variant: run.draws for run in finished if run.draws > 1}
     markdown = "\n\n".join(comparison.markdown(settings, draws)) + "\n"
-    texts = {f"comparison{end}.csv": rows.to_csv(index=False) for end, rows in tables.items()}
+    return notes, partial(write_categories, settings, comparison, tables, markdown, notes)
+
+
+def write_categories(settings: CompareSettings, comparison: Compared, tables, markdown, notes) -> None:
+    written = {end: rows for end, rows in tables.items() if rows is not None and len(rows)}
+    texts = {f"comparison{end}.csv": rows.to_csv(index=False) for end, rows in written.items()}
     texts["comparison.md"] = "\n".join([markdown, *(f"- {note}\n" for note in notes)])
     folder = write(settings, texts)
-    draw(settings, comparison, tables.get("_curves"), folder)
-    more = ", ".join(f"{end}.csv" for end in tables if end)
+    optional = {*tables} - {*written} | {f"_{name}" for name in {*MEASURES} - {*settings.measures[1:]}}
+    for end in optional:  # of an earlier comparison
+        for kind in ("csv", "png", "pdf"):
+            (folder / f"comparison{end}.{kind}").unlink(missing_ok=True)
+    draw(settings, comparison, written.get("_curves"), folder)
+    more = ", ".join(f"{end}.csv" for end in written if end)
     print(f"{markdown}\n{folder / 'comparison'}.md, .csv, .png, .pdf; {more}")
-    return notes
 
 
 def draw(settings: CompareSettings, comparison: Compared, dev_curves, folder: Path) -> None:
