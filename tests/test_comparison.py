@@ -230,7 +230,11 @@ def test_runs_are_found_by_any_of_their_folders(folder, tmp_path):
         return [(run.variant, run.name) for run in find_run_folders(folders, "run.json")]
 
     one = [("a", "seed1"), ("a", "seed2")]
+    for name in ("two_stage/stage1", "cross/dense", "cross/deltas"):  # in runs that have not begun
+        write_run(folder, name, 1, SCORES["a", 1], name=".")
     assert found(folder)[:3] == [*one, ("b", "seed1")]
+    assert {variant for variant, _ in found(folder)} == {"a", "b"}
+    assert find_run_folders([folder], "best/eval-test-performance.csv")[-1].variant == "b"
     assert found(folder / "a") == found(folder / "a/seed1", folder / "a/seed2") == one
     assert found(tmp_path / "more") == [("moe", ""), ("x", "moe")]
     assert found(tmp_path / "more/x/moe", tmp_path / "more/moe", folder / "a/seed2") == [

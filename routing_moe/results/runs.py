@@ -20,6 +20,7 @@ from routing_moe.io.files import distinct_paths, distinct_tails, folder_problem
 from routing_moe.results.scores import ScoresFile, read_scores
 
 OF_A_SEED = re.compile(r"seed\d+")  # of the variant that the folder above is named after
+STARTS = {"stage1", "dense", "deltas"}  # runs that the scripts write into the run that starts from them
 FLAGS = flags_of(TrainSettings)
 # Settings in which the runs of a variant may differ; that change the scores of a model; of budget and size;
 # that name a gym or what is made for one.
@@ -79,7 +80,8 @@ def _runs_of_variants(folder: Path, file: str) -> dict[Path, Path]:
             runs |= _runs_of_variants(place, file)
         else:
             inner = sorted(path.parents[file.count("/")] for path in place.glob(f"*/{file}"))
-            runs |= dict.fromkeys(inner, place.absolute())
+            if not {run.name for run in inner} <= STARTS:  # else a run that is not finished, with its start
+                runs |= dict.fromkeys(inner, place.absolute())
     return runs
 
 
