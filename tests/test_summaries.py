@@ -215,6 +215,8 @@ def test_a_published_summary_is_read_with_the_sample_std(tmp_path):
     [
         (",prefix,test_performance\n0,a,1\n", "no column task, entry"),
         (PUBLISHED.replace("mean,0.6,0.6", 'mean,0.6,"0,6"'), "not numbers, such as '0,6'"),
+        (PUBLISHED.replace("mean,0.6,0.6", "mean,0.6,inf"), "column test_performance holds an infinite"),
+        ("task,entry,test_performance,n\na,mean,0.5,4.5\n", "column n holds 4.5; expected whole numbers"),
         (PUBLISHED + "9,boolq,mean,0.1,0.1\n", "more than one mean of boolq"),
         ("task,entry,test_performance\na,mean,0.5,0.1,7\n", "more fields than its header"),
     ],

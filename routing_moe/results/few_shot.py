@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from dataloader.errors import InputError, in_short
@@ -183,6 +184,11 @@ def read_summary(path: str | Path, column: str = "test_performance") -> pd.DataF
     path = Path(path)
     is_table = "task_prefix" not in read_table(path, nrows=0)
     summary = _summary_of_table(path, column) if is_table else _summary_of_predictions(path, column)
+    for name, values in ((column, summary[["mean", "std"]]), ("n", summary["n"])):
+        if np.isinf(values.astype(float)).any(axis=None):
+            raise InputError(f"{path}: column {name} holds an infinite number; correct or remove its row")
+    if len(wrong := summary["n"][summary["n"] % 1 > 0]):
+        raise InputError(f"{path}: column n holds {wrong.iloc[0]:g}; expected whole numbers of samples")
     of_options = "options" in needed([column.partition("_")[2]])
     return summary.dropna(subset="mean") if of_options else summary
 
