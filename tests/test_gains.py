@@ -156,6 +156,7 @@ def test_tasks_missing_in_some_summaries_are_listed_and_the_others_compared(file
         ("bad", (), "bad.csv holds no summary"),
         ("ours ours", (), "ours.csv is given twice"),
         ("ours", ("--names", "a", "a"), "expected 2 different names"),
+        ("ours", ("--baseline", "base"), "--baseline base: for systems of FOLDER; of summaries,"),
         ("ours", ("--output_file", "base.csv/x"), "the name must end in .csv"),
         ("ours", ("--output_file", "ours.csv"), "is one of the summaries; name another file"),
         ("ours", ("--output_file", "folder.csv"), "folder.csv is a folder; name a file"),

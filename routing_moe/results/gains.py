@@ -145,7 +145,10 @@ def systems_of(settings: GainSettings) -> Systems:
         if flags:
             raise InputError(f"{' '.join(flags)}: for summaries that are named, not for those of folders")
         return _systems_of_runs(settings)
-    if settings.baseline or not (settings.summary1 and settings.summary2):
+    if settings.baseline and flags:
+        wrong = f"--baseline {settings.baseline}: for systems of FOLDER"
+        raise InputError(f"{wrong}; of summaries, --summary1 is the baseline")
+    if not (settings.summary1 and settings.summary2):
         raise InputError("name folders with runs, or summaries by --summary1 and --summary2")
     paths = [settings.summary1, *settings.summary2]
     with problem_context("--summary2 "):
