@@ -64,6 +64,14 @@ def test_names_distinguish_runs(place, tmp_path):
     assert [run.name for run in runs] == ["a/run", "b/run"]
 
 
+def test_runs_whose_file_names_would_be_equal_have_folders_of_their_own(tmp_path):
+    history = {5: one_hot([[task % 3] * 3 for task in range(6)])}
+    runs = [write_run(tmp_path / name, history) for name in ("moe/seed1", "moe_seed1")]
+    assert inspect_routes.main([*map(str, runs), "--output_dir", str(tmp_path / "out")]) == 0
+    folders = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir()}
+    assert folders == {"moe_seed1", "moe_seed1_2"}
+
+
 def test_inspecting_one_run(place):
     place.write(place.gym / "skills.csv", "task,skill:own\nunheard,1\n")  # features are not read
     run = str(place.folder / "one")

@@ -85,3 +85,14 @@ def notes_of(runs: Sequence[ExplainedRun]) -> list[str]:
 def safe_name(name: str) -> str:
     """Returns a run's name as a folder name."""
     return name.replace(os.sep, "_")
+
+
+def file_names(runs: Sequence[ExplainedRun]) -> list[str]:
+    """Returns distinct `safe_name`s: moe/seed1 and a run moe_seed1 must not overwrite each other's files."""
+    names = []
+    for run in runs:
+        name = safe_name(run.name)
+        while name in names:
+            name += "_2"
+        names.append(name)
+    return names

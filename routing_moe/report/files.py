@@ -10,7 +10,7 @@ from dataloader.progress import ProgressBar
 from routing_moe.analysis.correlation import correlate, top_experts
 from routing_moe.analysis.recovery import recovery_markdown, recovery_table
 from routing_moe.analysis.route_metrics import layer_table, neighbour_table, overlap, summary
-from routing_moe.analysis.runs import ExplainedRun, notes_of, safe_name
+from routing_moe.analysis.runs import ExplainedRun, file_names, notes_of
 from routing_moe.analysis.saved_routes import expert_name
 from routing_moe.config.explain import CorrelateSettings, InspectSettings
 from routing_moe.pictures import heat_maps
@@ -25,8 +25,8 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
 
 def write_route_files(settings: InspectSettings, runs: list[ExplainedRun], output_dir: Path) -> str:
     """Writes the tables and pictures; returns a summary as Markdown."""
-    for run in runs:
-        folder = output_dir if len(runs) == 1 else output_dir / safe_name(run.name)
+    for run, name in zip(runs, file_names(runs), strict=True):
+        folder = output_dir if len(runs) == 1 else output_dir / name
         folder.mkdir(parents=True, exist_ok=True)
         routes, ontology = run.routes, run.ontology
         title = settings.title or f"Routes of {routes.titled}"
@@ -49,14 +49,15 @@ def write_feature_files(settings: CorrelateSettings, runs: Sequence[ExplainedRun
     tables: dict[str, list[pd.DataFrame]] = {"correlations": [], "top_experts": [], "recovery": []}
     sections = [f"- {note}" for note in notes_of(runs)]
     output_dir.mkdir(parents=True, exist_ok=True)
-    for run in ProgressBar(runs, "correlating", unit="run"):
+    names = file_names(runs)
+    for run, name in zip(ProgressBar(runs, "correlating", unit="run"), names, strict=True):
         table = correlate(run.routes, run.features)
         top = top_experts(table, settings.top)
         recovery = recovery_table(1 - overlap(run.routes.values_NLE), run.features)
         for file, of_run in zip(tables, (table, top, recovery), strict=True):
             tables[file].append(of_run.assign(run=run.name))
         sections.append(features_markdown(run, top))
-        file = "correlations" if len(runs) == 1 else f"correlations_{safe_name(run.name)}"
+        file = "correlations" if len(runs) == 1 else f"correlations_{name}"
         title = settings.title or f"{run.name}: correlation of routes and features"
         save(heat_maps.plot_correlations(table, run.routes, run.features), output_dir / file, title)
     for file, of_runs in tables.items():
