@@ -276,6 +276,16 @@ def test_a_wrong_flag_of_one_table_leaves_both_unwritten_and_old_tables_are_remo
     assert not (tmp_path / "out/comparison_contrasts.csv").exists()
 
 
+def test_flags_of_a_table_that_columns_leave_out_are_errors(folder, capsys):
+    for columns, words in (
+        ("test", "--baseline a"),
+        ("test", "--contrasts b:a"),
+        ("categories", "--recovery skill"),
+    ):
+        assert compare.main([str(folder), "--columns", columns, *words.split()]) == 2
+        assert f"error: {words.split()[0]}: --columns lacks its table; add " in capsys.readouterr().err
+
+
 def test_wrong_folders_variants_and_files_are_errors(folder, tmp_path, capsys):
     for words, problem in (
         ([tmp_path / "nowhere"], "no such folder"),

@@ -146,6 +146,7 @@ def refusal(capsys, logs, *flags):
 
 def test_a_folder_without_results_is_reported(logs, tmp_path, capsys):
     assert "nowhere: no such folder" in refusal(capsys, tmp_path / "nowhere")
+    assert "--section dev: of a split" in refusal(capsys, logs, "--section", "dev")
     message = "holds no task folder (expected singletask-<task>/results.csv"
     assert message in refusal(capsys, logs / "text_vectors")
     write_results(tmp_path / "new/boolq", {}, extra=[("boolq_16_13", 1e-5, 8, 0.4, None)])

@@ -40,11 +40,13 @@ def collect(settings: CollectSettings) -> int:
         problems.append(f"--output_file {output} is not a table of this command; name another file")
     if settings.custom_tasks_splits and tasks is not None:
         problems.append("--tasks and --custom_tasks_splits both choose tasks; give one of them")
+    if settings.section and not settings.custom_tasks_splits:
+        problems.append(f"--section {settings.section}: of a split; name it with --custom_tasks_splits")
     if problems:
         raise InputError(problems)
     if settings.custom_tasks_splits:
         with problem_context("--custom_tasks_splits "):
-            tasks = load_split(settings.custom_tasks_splits).section(settings.section)
+            tasks = load_split(settings.custom_tasks_splits).section(settings.section or "test")
     files = few_shot.find_results(settings.logs_dir, tasks)
     results = [few_shot.read_results(task, path, settings.postfix) for task, path in files.items() if path]
     few_shot.check_distinct(files, results)

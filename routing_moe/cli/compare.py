@@ -59,6 +59,7 @@ def compare(settings: CompareSettings) -> int:
         problems.of(parsed_contrast, text)
     if settings.gym_per_seed and settings.design not in ("auto", "seeds"):
         problems.append(f"--design {settings.design}: with --gym_per_seed each seed has tasks of its own")
+    problems += ignored_flags(settings)
     if problems:
         raise InputError(problems)
     parts = [tables_of_means(settings)] if set(settings.columns) - {CATEGORIES} else []
@@ -69,6 +70,15 @@ def compare(settings: CompareSettings) -> int:
     for note in notes:
         print(note, file=sys.stderr)
     return 1 if any(note.startswith(UNFINISHED) for note in notes) else 0
+
+
+def ignored_flags(settings: CompareSettings) -> list[str]:
+    """Returns a line for each flag given for a table that --columns leaves out."""
+    of_categories, chosen = ("baseline", "contrasts", "predict_split"), set(settings.columns)
+    ignored = {name: CATEGORIES for name in of_categories if CATEGORIES not in chosen}
+    ignored |= {} if chosen - {CATEGORIES} else dict.fromkeys(("few_shot", "recovery"), "test")
+    given = [name for name in ignored if getattr(settings, name) != getattr(CompareSettings, name)]
+    return [f"--{name}: --columns lacks its table; add {ignored[name]}, or leave it out" for name in given]
 
 
 def unfinished(runs: Sequence[Run], file: ScoresFile) -> list[str]:

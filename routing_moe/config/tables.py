@@ -75,7 +75,7 @@ class CollectSettings(Command):
     postfix: str = RESULTS("_best", "suffix of the rows to read")
     tasks: tuple[str, ...] | None = RESULTS(None, "only these tasks (default: all tasks with a folder)", metavar="TASK")
     custom_tasks_splits: Path | None = RESULTS(None, "only the tasks of a section of this split", metavar="FILE")
-    section: str = RESULTS("test", "section of the split", choices=(*SECTIONS, "all"))
+    section: str | None = RESULTS(None, "section of the split (default: test)", choices=(*SECTIONS, "all"))
     output_file: Path = WRITING(REQUIRED, "CSV file to write")
 
 
