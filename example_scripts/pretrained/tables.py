@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # also without ins
 
 from routing_moe.pictures.dots import dot_panels
 from routing_moe.pictures.style import BLUE, DARK, save, styled
+from routing_moe.results.scores import ScoresFile
 from routing_moe.results.statistics import AUTO, DESIGNS, detectable_effect, holm, mean_interval, t_of_mean
 
 MEASURES = {"adapters": ["rank_accuracy", "loss"], "twins": ["rank_accuracy", "answer_loss"]}
@@ -140,8 +141,8 @@ def twin_scores(out: Path, part: str) -> pd.DataFrame:
     gym = "twins" if part == "unseen" else part
     twin_of, rows = json.loads((out / f"gyms/{gym}/twins.json").read_text()), []
     for folder in sorted(out.glob(f"{gym}/*/seed*")):
-        prefix = "by_loss-" if part == "unseen" else ""
-        path = folder / f"best/{prefix}eval-test-performance.csv"
+        scored = dict(section="test", prefix="by_loss-") if part == "unseen" else {}
+        path = folder / ScoresFile(**scored).path
         if path.exists():
             scores = pd.read_csv(path)
             scores["task"] = [twin_of[name][0] for name in scores["task_prefix"]]
@@ -201,11 +202,14 @@ def contrasts(part: str, scores: pd.DataFrame) -> list[dict]:
 
 
 def interval(values_ST: np.ndarray) -> dict[str, float | str]:
-    """Returns that of `mean_interval`; of four pairs, for which it has none, the same by its functions."""
+    """Returns that of `mean_interval`; of four pairs, for which it has none, the same by its functions.
+
+    With one seed of four pairs there is none.
+    """
     from scipy.stats import t
 
     found = mean_interval(values_ST, AUTO)
-    if not np.isnan(found.p):
+    if not np.isnan(found.p) or len(values_ST) == 1:
         return {key: getattr(found, key) for key in ("low", "high", "p", "detectable", "over")}
     design = "seeds_and_tasks" if len(values_ST) > 4 else "seeds"
     mean, error, df = map(float, t_of_mean(values_ST, design))
@@ -224,7 +228,8 @@ def main(out: Path, target: Path) -> None:
     scores = means.reset_index().rename(columns={"method": "arm"}).assign(seed=0)
     found = [pd.DataFrame(contrasts("adapters", scores))]
     parts = [twin_scores(out, part) for part in ("twins", "few", "unseen")]
-    twins = with_known(path["twins_tasks"], pd.concat(parts, ignore_index=True), KEYS["twins_tasks"])
+    found_now = pd.concat([pd.DataFrame(), *(table for table in parts if len(table))], ignore_index=True)
+    twins = with_known(path["twins_tasks"], found_now, KEYS["twins_tasks"])
     of_parts = twins.groupby("part", sort=False)
     family = pd.DataFrame([row for part, its in of_parts for row in contrasts(part, its)])
     if len(family):
