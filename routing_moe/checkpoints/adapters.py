@@ -45,8 +45,8 @@ def read_adapter(base, folder: Path) -> Updates:
     before = fingerprint(base)
     try:
         with safe_open(folder / WEIGHTS_FILE, "pt") as file:
-            kept = {name.removeprefix(PREFIX): name for name in file.keys()}  # noqa: SIM118, it is no dictionary
-        if other := sorted(name for name in kept if name in kept.values()):  # peft would load none of them
+            names = sorted(file.keys())
+        if other := [name for name in names if not name.startswith(PREFIX)]:  # peft would load none of them
             raise InputError(f"names of weights, such as {other[0]}, do not begin with {PREFIX}")
         with warnings.catch_warnings(action="ignore"):  # of fields of other versions
             adapted = PeftModel.from_pretrained(base, folder)
@@ -66,10 +66,11 @@ def read_adapter(base, folder: Path) -> Updates:
         updates[name] = A, B, module.scaling["default"]
         if not math.isfinite(updates[name][2]):
             raise InputError(f"{folder / ADAPTER_FILE}: the scale of {name} is {updates[name][2]}")
+    kept = {name.removeprefix(PREFIX) for name in names}
     needed = {f"{name}.lora_{factor}.weight" for name in updates for factor in "AB"}
-    if others := sorted(kept.keys() - needed):
+    if others := sorted(kept - needed):
         raise InputError(f"{folder}: changes {in_short(others)}; {ONLY}")
-    if missing := sorted(needed - kept.keys()):
+    if missing := sorted(needed - kept):
         raise InputError(f"{folder}: {WEIGHTS_FILE} lacks {in_short(missing)}, which {ADAPTER_FILE} names")
     check_finite({f"{name}.lora_A": A for name, (A, _, _) in updates.items()}, folder)
     check_finite({f"{name}.lora_B": B for name, (_, B, _) in updates.items()}, folder)
