@@ -17,6 +17,7 @@ from dataloader.gym import Example
 from dataloader.progress import ProgressBar
 from dataloader.task_files import Turns, trimmed
 
+NO_LIMIT = 10**9  # tokens
 TEXTS_PER_CALL = 4096  # bounds the Python lists that the tokenizer returns
 HIDDEN_NAME = "task"  # replaces every task name with hide_task_names
 PROGRESS_FROM = 20_000  # texts; fewer are tokenized too quickly for a progress bar
@@ -64,6 +65,10 @@ class TextFormat:
         names = [field.name for field in fields(cls) if hasattr(settings, field.name)]
         decoder_only = config is not None and not config.is_encoder_decoder
         return cls(**{name: getattr(settings, name) for name in names}, decoder_only=decoder_only)
+
+    def without_limits(self) -> "TextFormat":
+        """Returns the format in which no text is cut."""
+        return replace(self, max_input_length=NO_LIMIT, max_output_length=NO_LIMIT)
 
     def source(self, example: Example) -> str:
         """Returns the text of an input. The leading space is part of the format, but not of a message."""

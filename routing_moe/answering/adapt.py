@@ -14,7 +14,6 @@ import math
 import shutil
 import zlib
 from collections.abc import Mapping
-from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -56,7 +55,6 @@ from routing_moe.task_choice.learned import BATCH_SIZE, learn_route
 
 ADAPT_FILE = "adapt.json"
 TUNED = "(tuned)"
-NO_LIMIT = 10**9  # tokens
 CUT = (  # flag, what it cuts, lengths of encoded rows
     ("max_input_length", "input", "source_lengths_N"),
     ("max_output_length", "answer", "target_lengths_N"),
@@ -143,8 +141,7 @@ class Adaptation:
         self._note_cut_rows(*of_task)
 
     def _note_cut_rows(self, tokenizer, text_format, task_ids: dict) -> None:
-        longer = replace(text_format, max_input_length=NO_LIMIT, max_output_length=NO_LIMIT)
-        whole = encode(self.examples, tokenizer, longer, task_ids)
+        whole = encode(self.examples, tokenizer, text_format.without_limits(), task_ids)
         for flag, what, lengths in CUT:
             if cut := int((getattr(whole, lengths) > getattr(self.rows, lengths)).sum()):
                 limit = getattr(text_format, flag)

@@ -272,8 +272,8 @@ class Routed:
                 typed = {option.lower(): option for option in reversed(query.options)}
                 text, scores = typed[text], {typed[option]: score for option, score in scores.items()}
             if file.encoded.source_lengths_N[i] == limit or query.before:
-                longer = dataclasses.replace(self.text_format, max_input_length=10**9)  # no limit
-                again = encode([file.examples[i]], self.tokenizer, longer, {file.task: 0})
+                whole = self.text_format.without_limits()
+                again = encode([file.examples[i]], self.tokenizer, whole, {file.task: 0})
                 was_cut = bool(again.source_lengths_N[0] > limit)
             yield Answer(query.input, text, answers.scores[i], scores, was_cut)
 
