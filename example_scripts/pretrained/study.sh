@@ -30,6 +30,7 @@ declare -A FLAGS=(
     [random_groups]="--task_routes GYM/random-SEED.json"
     [per_task]="--task_routes tasks"
     [cross_loss]="--task_routes $OUT/twins/per_task/seedSEED/transfer/groups.json"
+    [cross_options]="--task_routes $OUT/twins/per_task/seedSEED/options/groups.json"
     [random_found]="--task_routes random:$OUT/twins/per_task/seedSEED/transfer/groups.json"
 )
 arm() { # NAME GYM STEPS RATE SEED FOLDER
@@ -47,7 +48,7 @@ if part tuning; then
 fi
 declare -A RATE=()
 while read -r name rate; do RATE[$name]=$rate; done < <("$PYTHON" $TOOLS/study.py rates "$OUT/tuning" $RATES)
-for name in cross_loss random_found; do RATE[$name]=${RATE[random_groups]:-}; done # groups whose tasks need not fit
+for name in cross_loss cross_options random_found; do RATE[$name]=${RATE[random_groups]:-}; done  # tasks need not fit
 
 # ---- twins
 tuned() { # NAME ...
@@ -72,8 +73,9 @@ if part twins; then
         own=$OUT/twins/per_task/seed$seed
         arms_of twins "$TWIN_STEPS" "$seed" per_task true_groups one_16
         run "$own/transfer/groups.json" routing-moe transfer "$own"
+        run "$own/options/groups.json" routing-moe transfer "$own" --loss options --output_dir "$own/options"
         arms_of twins "$TWIN_STEPS" "$seed" random_groups && read_unseen true_groups && read_unseen one_16
-        arms_of twins "$TWIN_STEPS" "$seed" cross_loss random_found one_128 && read_unseen cross_loss
+        arms_of twins "$TWIN_STEPS" "$seed" cross_loss random_found one_128 cross_options && read_unseen cross_loss
     done | in_parallel
 fi
 if part few; then

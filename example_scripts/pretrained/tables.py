@@ -159,7 +159,10 @@ def group_table(out: Path) -> pd.DataFrame:
     true = json.loads((out / "gyms/twins/true.json").read_text())
     for folder in sorted(out.glob("twins/*/seed*")):
         config = folder / "best/checkpoint.json"
-        if folder.parts[-2] not in ("cross_loss", "random_found", "random_groups") or not config.exists():
+        if (
+            folder.parts[-2] not in ("cross_loss", "cross_options", "random_found", "random_groups")
+            or not config.exists()
+        ):
             continue
         groups = groups_of(folder)
         pairs: dict[str, set] = {}
