@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import PeftModel
 from tiny_backbones import FAMILIES, MIXINGS, batch_of, make_differ, make_plain, make_routed, routes_of
+from tiny_runs import assert_equal
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from dataloader.errors import InputError
@@ -21,11 +22,6 @@ FIELDS = dict(num_experts=3, router_input_dim=8, router_mode="softmax", task_nam
 DRAWN = dict(route_source="average", task_names=["a"])
 LORA = dict(expert_kind="lora", lora_rank=3, lora_alpha=6)
 BARTS = {"lora": LORA, "layers": {}, "merged": dict(expert_mixing="parameters")}
-
-
-def assert_equal_states(one, other) -> None:
-    assert one.state_dict().keys() == other.state_dict().keys()
-    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
 
 
 # ---- new models
@@ -104,7 +100,7 @@ def test_a_saved_model_is_loaded_as_it_was(family, from_folder, tmp_path):
     for cls in (RoutedModel, kind):
         loaded = cls.from_pretrained(tmp_path / "runs/saved")
         assert type(loaded) is RoutedModel
-        assert_equal_states(loaded, model)
+        assert_equal(loaded.state_dict(), model.state_dict())
         assert loaded.generation_config.max_new_tokens == 7
         batch, ids = batch_of(model), model.task_ids(["a", "b", "b", "a"])
         with torch.no_grad():  # a fused attention runs only then
@@ -116,7 +112,7 @@ def test_a_moved_tree_of_base_and_checkpoint_loads_and_a_missing_base_is_named(t
     model = RoutedModel.from_backbone(tmp_path / "tree/base", **FIELDS)
     model.save_pretrained(tmp_path / "tree/run/best")
     shutil.move(tmp_path / "tree", tmp_path / "moved")
-    assert_equal_states(RoutedModel.from_pretrained(tmp_path / "moved/run/best"), model)
+    assert_equal(RoutedModel.from_pretrained(tmp_path / "moved/run/best").state_dict(), model.state_dict())
     shutil.rmtree(tmp_path / "moved/base")
     with pytest.raises(InputError, match=f"{tmp_path}/moved/base: not found; it has the model that"):
         RoutedModel.from_pretrained(tmp_path / "moved/run/best")
@@ -136,17 +132,13 @@ def test_arguments_of_loading_without_an_effect_are_refused(tmp_path):
         RoutedModel.from_pretrained(tmp_path, torch_dtype=torch.float16)
 
 
-@pytest.mark.parametrize("changed", [{}, dict(num_hidden_layers=4)])
-def test_another_base_is_refused(changed, tmp_path):
+def test_a_base_of_another_depth_is_refused(tmp_path):
     make_plain("qwen2").save_pretrained(tmp_path / "base")
     RoutedModel.from_backbone(tmp_path / "base", **FIELDS).save_pretrained(tmp_path / "saved")
     other = FAMILIES["qwen2"]()
-    for name, value in changed.items():
-        setattr(other, name, value)
-    other.layer_types = None
+    other.num_hidden_layers, other.layer_types = 4, None
     AutoModelForCausalLM.from_config(type(other)(**other.to_dict())).save_pretrained(tmp_path / "base")
-    reason = "other weights|no plain model can" if changed else "not the model that the experts"
-    with pytest.raises(InputError, match=f"{tmp_path}/base: .*({reason})"):
+    with pytest.raises(InputError, match=f"{tmp_path}/base: .*(other weights|no plain model can)"):
         RoutedModel.from_pretrained(tmp_path / "saved")
 
 
@@ -184,7 +176,7 @@ def test_no_change_of_the_base_is_lost(tmp_path):
         model.save_pretrained(tmp_path / str(number))
         loaded = RoutedModel.from_pretrained(tmp_path / str(number))
         assert (loaded.config.base_model is None) == (number < 2)
-        assert_equal_states(loaded, model)
+        assert_equal(loaded.state_dict(), model.state_dict())
         assert not any(parameter.requires_grad for n, parameter in loaded.named_parameters() if is_of_base(n))
 
 
@@ -196,7 +188,7 @@ def test_a_base_in_16_bits_keeps_them_and_its_experts_have_32(tmp_path):
         make_differ(model)
         model.save_pretrained(tmp_path / f"{family} saved")
         loaded = RoutedModel.from_pretrained(tmp_path / f"{family} saved")
-        assert_equal_states(loaded, model)
+        assert_equal(loaded.state_dict(), model.state_dict())
         for name, parameter in loaded.named_parameters():
             assert parameter.dtype == (torch.bfloat16 if is_of_base(name) else torch.float32)
         plain = loaded.to_plain(loaded.routes_for(["a"])[0])

@@ -33,11 +33,7 @@ def moments(stepper, part: str) -> list[torch.Tensor]:
 
 
 def assert_same(ours: dict, theirs: dict, tolerance: float = 0.0) -> None:
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        torch.testing.assert_close(
-            ours[name], theirs[name], rtol=0, atol=tolerance, msg=lambda m, n=name: n + m
-        )
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
 
 
 # ---- schedules and groups
@@ -341,5 +337,4 @@ def test_steps_equal_those_of_uncompiled_layers(kind, steps, make_stepper, trace
         assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs > 0
     assert kind != "low-rank" or graphs == 2  # one for each layer, also in the second step
     assert not torch._dynamo.utils.counters["graph_break"]
-    for name, p in parameters(other).items():
-        torch.testing.assert_close(p, parameters(plain)[name], rtol=0, atol=1e-9)
+    assert_same(parameters(other), parameters(plain), 1e-9)
