@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,13 @@ from accelerate.state import AcceleratorState
 from strict_collectives import enforce
 
 FORK = multiprocessing.get_context("fork")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition was never met"
+        time.sleep(0.01)
 
 
 def forked(command: Callable[[], int]) -> int:

@@ -29,13 +29,14 @@ class Place:
         self.folder, self.gym, self.bart, self.out = folder, gym, bart, folder / "out"
         self.runs = runs or {}
 
-    def write(self, path: Path | str, content: str | bytes | dict) -> None:
-        """Writes a file. path: relative to the folder, or absolute."""
+    def write(self, path: Path | str, content: str | bytes | dict | list) -> Path:
+        """Writes a file of text, bytes or JSON. path: relative to the folder, or absolute."""
         path = self.folder / path
         path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, dict):
+        if isinstance(content, dict | list):
             content = json.dumps(content)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
 
     def change(self, path: str, **fields) -> None:
         """Changes fields of a JSON file."""

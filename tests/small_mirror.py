@@ -105,15 +105,6 @@ def read_from_mirror(monkeypatch, folder: Path) -> None:
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
 
 
-def files_of(gym: Path) -> dict[str, bytes]:
-    """Returns the content of every file of a gym but the lock."""
-    return {
-        path.relative_to(gym).as_posix(): path.read_bytes()
-        for path in sorted(gym.rglob("*"))
-        if path.is_file() and path.name != ".lock"
-    }
-
-
 class Build:
     """Runs the command in this process, on the mirror in a folder."""
 

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow
 import pytest
 from pyarrow import parquet
-from small_mirror import files_of, read_from_mirror, write_parquet
+from small_mirror import read_from_mirror, write_parquet
+from tiny_runs import contents
 from tiny_tables import INPUT, examples, reviews, write_table
 
 from dataloader.building.downloads import CONVERTED
@@ -24,7 +25,7 @@ def test_equal_tables_in_any_format_give_equal_gyms(add):
     for name in tables:
         write_table(Path(name), reviews())
         assert add(**{"from": name}, gym=f"gym_{name}") == 0
-    first, *others = (files_of(Path(f"gym_{name}")) for name in tables)
+    first, *others = (contents(Path(f"gym_{name}")) for name in tables)
     sources = [json.loads(files.pop("reviews/source.json")) for files in (first, *others)]
     assert sources == [{"100": name, "13": name, "input": INPUT} for name in tables]
     assert all(files == first for files in others)
@@ -232,7 +233,7 @@ def test_the_empty_columns_of_an_answer_are_named(add, capsys):
 
 def test_nothing_that_exists_is_overwritten(add, capsys):
     assert add() == 0
-    before = files_of(Path("gym"))
+    before = contents(Path("gym"))
     assert add() == 0  # the same again changes nothing
     for changed, message in (
         (dict(input="{text}"), "gym/reviews/reviews_4_100_dev.tsv is not what this call would write"),
@@ -241,9 +242,9 @@ def test_nothing_that_exists_is_overwritten(add, capsys):
     ):
         assert add(**changed) == 2
         assert message in capsys.readouterr().err
-    assert files_of(Path("gym")) == before
+    assert contents(Path("gym")) == before
     assert add(samples=3) == 0  # adds the missing sample
-    after = files_of(Path("gym"))
+    after = contents(Path("gym"))
     assert len(after) == len(before) + 3
     assert [name for name in before if before[name] != after[name]] == ["reviews/source.json"]
 
@@ -261,7 +262,7 @@ def test_samples_by_row_are_those_of_the_gym_builder(add, build, recipes):
     assert build("--samples", *map(str, SAMPLES), tasks=["reviews"]) == 0
     assert add(gym="own", samples=5, sample_by="row") == 0
     built, added = (
-        {name: content for name, content in files_of(gym).items() if name.endswith(".tsv")}
+        {name: content for name, content in contents(gym).items() if name.endswith(".tsv")}
         for gym in (build.gym, Path("own"))
     )
     assert len(added) == 15

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from mistakes import UNUSUAL_JSON
+from mistakes import UNUSUAL_JSON, Place
 
 import dataloader
 from dataloader import PUBLISHED_SPLITS, Example, Gym, InputError, Ontology, load_split, read_task_file
@@ -18,16 +18,7 @@ from routing_moe.cli.list_tasks import main as list_tasks
 @pytest.fixture
 def write(tmp_path):
     """write("name", content): creates a file with these bytes, text or JSON; returns its path."""
-
-    def write(name, content):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not isinstance(content, bytes | str):
-            content = json.dumps(content)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
+    return Place(tmp_path, tmp_path, tmp_path).write
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib import rc_context
 from PIL import Image
+from planted_routes import write_run
 from sample_pictures import ONTOLOGY, history
 
 from routing_moe.analysis.route_metrics import dynamics_table
@@ -79,21 +80,12 @@ def test_every_frame_is_the_route_map_of_its_evaluation_with_step_and_entropy(tm
 @pytest.fixture
 def run_folder(tmp_path):
     """A run of two evaluations as training leaves it, with a vanilla layer, and its own ontology."""
-    folder, run_history = tmp_path / "gate", history(2, 3, 3)
-    for step, values_NLE in zip(run_history.steps, run_history.values_SNLE, strict=True):
-        step_folder = folder / f"{step}-steps"
-        step_folder.mkdir(parents=True)
-        np.save(step_folder / "route.npy", values_NLE.astype(np.float32))
-        (step_folder / "route_tasks.txt").write_text("".join(f"{task}\n" for task in run_history.tasks))
-    (folder / "best").mkdir()
-    config = dict(model_type="routing_bart", encoder_layers=2, decoder_layers=1, encoder_vanilla_layers=[0])
-    (folder / "best/config.json").write_text(json.dumps(config))
-    (folder / "losses.csv").write_text(",steps,dev_performance\n0,100,0.5\n")
-    (tmp_path / "gym").mkdir()
-    (tmp_path / "gym/ontology.json").write_text(json.dumps({"kind": {"sub": list(run_history.tasks)}}))
-    settings = dict(train_dir=str(tmp_path / "gym"), task_ontology=None)
-    (folder / "run.json").write_text(json.dumps({"settings": settings}))
-    return folder
+    gym, run_history = tmp_path / "gym", history(2, 3, 3)
+    gym.mkdir()
+    (gym / "ontology.json").write_text(json.dumps({"kind": {"sub": list(run_history.tasks)}}))
+    of_steps = dict(zip(run_history.steps, run_history.values_SNLE, strict=True))
+    fields = dict(encoder_layers=2, encoder_vanilla_layers=[0])
+    return write_run(tmp_path / "gate", of_steps, run_history.tasks, gym=gym, **fields)
 
 
 def call(*flags) -> int:

@@ -3,14 +3,13 @@
 import re
 import shutil
 import signal
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import tiny_grids
 import torch
-from forks import FORK, killed
+from forks import FORK, killed, wait_until
 from tiny_grids import (
     LEARNING_RATES,
     QUICK,
@@ -34,13 +33,6 @@ from routing_moe.optim.step import Stepper
 def finished_lines(folder: Path) -> Counter:
     """Returns how often each configuration was logged as finished."""
     return Counter(re.findall(r"prefix=(\S+), lr=(\S+), bsz=\d+: (?:dev|no dev)", log_of(folder)))
-
-
-def wait_until(condition, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition was never met"
-        time.sleep(0.01)
 
 
 @pytest.fixture

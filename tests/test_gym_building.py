@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forks import killed
-from small_mirror import OWN, all_recipes, capitals, files_of, fruits, report, write_lines, write_parquet
+from small_mirror import OWN, all_recipes, capitals, fruits, report, write_lines, write_parquet
+from tiny_runs import contents
 
 from dataloader import Gym, load_split
 from dataloader.building import task_folder
@@ -182,7 +183,7 @@ def test_a_second_call_builds_what_is_missing_and_leaves_the_rest(build, tmp_pat
     assert {path: path.stat().st_mtime_ns for path in first} == first
     assert len(list(gym.glob("fruits/*.tsv"))) == 15
     build(gym=tmp_path / "at_once")
-    assert files_of(tmp_path / "at_once") == files_of(gym)
+    assert contents(tmp_path / "at_once") == contents(gym)
 
 
 def test_files_are_compared_with_the_published_sums(build, monkeypatch):
@@ -207,7 +208,7 @@ def test_parquet_files_of_the_hub_give_the_same_task_as_raw_files(build, tmp_pat
     for split, name in (("train", "train"), ("validation", "dev")):
         write_parquet(build.mirror, "example/fruits", f"data/{split}-00000-of-00001.parquet", fruits(name))
     build(tasks=["fruits"], gym=tmp_path / "from_hub")
-    raw, hub = files_of(tmp_path / "gym"), files_of(tmp_path / "from_hub")
+    raw, hub = contents(tmp_path / "gym"), contents(tmp_path / "from_hub")
     one, other = ({n: files[n] for n in files if n.endswith(".tsv")} for files in (raw, hub))
     assert one == other
     assert report(tmp_path / "from_hub")["fruits"]["source"] == "hub data set example/fruits"
@@ -267,7 +268,7 @@ def test_a_full_disk_leaves_nothing_of_the_task(build, recipes, monkeypatch):
     monkeypatch.setattr(task_folder, "write_bytes", write)
     with pytest.raises(NotBuilt, match=r"fruits cannot be written \(No space left on device\)"):
         build_task(recipes["fruits"], Mirror(build.mirror), build.gym, [13, 21])
-    assert files_of(build.gym) == {}
+    assert contents(build.gym) == {}
 
 
 class Failing:
@@ -326,4 +327,4 @@ def test_a_build_that_is_killed_three_times_ends_equal_to_one_of_several_process
     for when in ("before", "after", "before"):
         killed(build, when, "source.json")
     assert build() == 0
-    assert files_of(build.gym) == files_of(tmp_path / "at_once")
+    assert contents(build.gym) == contents(tmp_path / "at_once")

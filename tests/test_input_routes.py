@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from tiny_backbones import make_differ, make_routed
 from tiny_runs import World, assert_equal, fail_in_step, run, typed, weights
 from tiny_steps import recorded, settings_with
@@ -30,11 +29,6 @@ pytestmark = pytest.mark.usefixtures("quick_pictures")
 GUIDE = Path(__file__).parents[1] / "docs/extending.md"
 PLUGIN = re.search(r"```python\n(# two_layers.py\n.*?)```", GUIDE.read_text(), re.DOTALL)[1]
 MINE = dict(route_source="inputs", router_hidden_dim=None, taskvecs_dim=None, task_model_lr=None)
-
-
-@pytest.fixture(autouse=True)
-def reset():
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_routes_differ_among_the_examples_of_a_task_and_not_by_padding(make_model, batch):
@@ -104,7 +98,6 @@ def test_a_trained_source_is_kept_where_routes_are_chosen_again(make_model):
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory):
-    AcceleratorState._reset_state(reset_partial_state=True)
     world = World(tmp_path_factory.mktemp("world"))
     world.whole = world.run("whole", **MINE, do_predict=True)
     return world

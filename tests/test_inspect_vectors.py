@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from mistakes import Place, assert_problem, refused
+from tiny_vectors import write_vectors
 
-from routing_moe.model.task_vectors import save_task_vectors
 from task.task_emb import inspect
 from task.task_emb.inspect import cosine_distances_of_centred
 
@@ -28,12 +28,6 @@ unheard,round,0,1
 """
 
 
-def write_folder(folder, names=NAMES, vectors=CLUSTERED):
-    folder.mkdir(parents=True)
-    save_task_vectors(folder, list(names), np.array([vectors[name] for name in names]))
-    return folder
-
-
 @pytest.fixture
 def place(tmp_path):
     """A gym with an ontology and a split, labels, and two folders of vectors: clustered ones and noise."""
@@ -41,11 +35,9 @@ def place(tmp_path):
     place.write(place.gym / "ontology.json", TREE)
     place.split(train=["hot", "big", "cats", "mice"], dev=[], test=["one", "two"])
     place.write(tmp_path / "labels.csv", LABELS)
-    write_folder(tmp_path / "clustered")
+    write_vectors(tmp_path / "clustered", {name: CLUSTERED[name] for name in NAMES})
     draw = np.random.default_rng(0)
-    write_folder(
-        tmp_path / "noise", [*NAMES, "extra"], {name: draw.normal(size=5) for name in [*NAMES, "extra"]}
-    )
+    write_vectors(tmp_path / "noise", {name: draw.normal(size=5) for name in [*NAMES, "extra"]})
     return place
 
 
@@ -102,8 +94,8 @@ def test_tables_and_pictures_of_two_folders(place, capsys):
 @pytest.mark.usefixtures("empty_pictures")
 def test_zero_and_identical_vectors_are_accepted_from_folders_named_by_the_ends_of_their_paths(place):
     pairs = {name: [float(name in ("hot", "big")), 1.0] for name in NAMES}
-    write_folder(place.folder / "zero/best", NAMES, dict.fromkeys(NAMES, [0.0] * 4))
-    write_folder(place.folder / "pairs/best", NAMES, pairs)
+    write_vectors(place.folder / "zero/best", dict.fromkeys(NAMES, [0.0] * 4))
+    write_vectors(place.folder / "pairs/best", pairs)
     table = inspected(place, folders=["zero/best", "pairs/best/"])
     assert table.loc["zero/best", ["ami", "mantel_r", "mantel_p"]].isna().all(axis=None)
     assert table.loc[("pairs/best", "subcategory"), "mantel_r"] > 0

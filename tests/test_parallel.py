@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from forks import wait_until
 from tiny_runs import ROOT
 
 ENVIRONMENT = {
@@ -50,13 +50,6 @@ def ended(process: subprocess.Popen) -> tuple[int, str, str]:
     return process.returncode, output, errors
 
 
-def until(path: Path) -> None:
-    limit = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < limit, path
-        time.sleep(0.02)
-
-
 def test_four_jobs_divide_two_gpus_and_the_cores(tmp_path):
     shown = "$CUDA_VISIBLE_DEVICES $OMP_NUM_THREADS"
     # Each waits for the others, so that all four run at the same time.
@@ -97,7 +90,7 @@ def test_a_failure_stops_no_other_command_and_a_second_call_runs_what_is_missing
 def test_signals_let_commands_save_and_the_same_call_continues(tmp_path, number):
     jobs = {"a/x": f"[ ! -e state ] || {{ mkdir -p a; touch a/x; exit; }}; {SAVES}", "b": "touch b"}
     process = started(tmp_path, jobs)
-    until(tmp_path / "begun")
+    wait_until((tmp_path / "begun").exists)
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     code, _, _ = ended(process)
     assert (code, (tmp_path / "state").exists(), (tmp_path / "b").exists()) == (130, True, False)
@@ -107,12 +100,12 @@ def test_signals_let_commands_save_and_the_same_call_continues(tmp_path, number)
 def test_a_second_call_starts_no_running_command_again_even_if_its_caller_was_killed(tmp_path):
     jobs = {"a/x": "trap '' INT; touch begun; until [ -e go ]; do sleep 0.1; done; mkdir -p a; echo >> a/x"}
     first = started(tmp_path, jobs)
-    until(tmp_path / "begun")
+    wait_until((tmp_path / "begun").exists)
     first.kill()
     code, _, errors = ended(started(tmp_path, jobs))
     assert (code, "failed: a/x: another command is writing a.log" in errors) == (1, True)
     (tmp_path / "go").touch()
-    until(tmp_path / "a/x")
+    wait_until((tmp_path / "a/x").exists)
     assert ended(started(tmp_path, jobs)) == (0, "", "nothing to do: all results are there\n")
     first.communicate()
 

@@ -6,7 +6,8 @@ import time
 
 import psutil
 import pytest
-from test_parallel import SAVES, ended, started, until
+from forks import wait_until
+from test_parallel import SAVES, ended, started
 
 ray = pytest.importorskip("ray", reason="ray is not installed: pip install -e '.[ray]'")
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ def cluster():
 
 def test_ctrl_c_lets_commands_of_a_cluster_save(tmp_path, cluster):
     process = started(tmp_path, {"a/x": SAVES, "b": "touch b"}, "--ray", cluster.address, "--jobs", "2")
-    until(tmp_path / "begun")
+    wait_until((tmp_path / "begun").exists)
     began = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
     code, _, errors = ended(process)
@@ -49,7 +50,7 @@ def test_a_machine_that_stops_loses_its_command_alone_and_the_same_call_continue
     }
     jobs["bad/x"] = "echo why; exit 3"
     process = started(tmp_path, jobs, "--ray", cluster.address, "--jobs", "6")
-    until(tmp_path / "stays")
+    wait_until((tmp_path / "stays").exists)
     command, actor = map(int, (tmp_path / "stays").read_text().split())
     cluster.remove_node(machine, allow_graceful=False)
     psutil.wait_procs([psutil.Process(actor)] if psutil.pid_exists(actor) else [], timeout=30)

@@ -7,11 +7,11 @@ import hashlib
 import json
 import re
 import shutil
-import time
 from contextlib import suppress
 
 import pandas as pd
 import pytest
+from forks import wait_until
 from planted_routes import NAMES, write_place
 
 from routing_moe.analysis.correlation import correlate
@@ -135,20 +135,14 @@ def page(runs, tmp_path_factory):
         driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
         try:
             driver.get(path.as_uri())
-            wait(driver, "return performance.getEntriesByName('drawn').length > 0")
+            drawn = "return performance.getEntriesByName('drawn').length > 0"
+            wait_until(lambda: driver.execute_script(drawn), 10)
             yield driver
             assert driver.get_log("browser") == []
             assert driver.execute_script("return performance.getEntriesByType('resource').length") == 0
         finally:
             with suppress(WebDriverException):
                 driver.quit()
-
-
-def wait(driver, script, seconds=10):
-    until = time.monotonic() + seconds
-    while not driver.execute_script(script):
-        assert time.monotonic() < until, f"never true: {script}"
-        time.sleep(0.02)
 
 
 def texts(driver, selector):
@@ -172,7 +166,8 @@ def test_a_click_on_a_cell_chooses_its_task_and_its_layer(page, runs):
     click = 'document.querySelector(\'[aria-label*="task: one"][aria-label*="expert: dec0.1"]\')'
     page.execute_script(f"{click}.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))")
     some = "some(node => node.textContent === 'dec0.0')"
-    wait(page, f"return [...document.querySelectorAll('svg text')].{some}")
+    found = f"return [...document.querySelectorAll('svg text')].{some}"
+    wait_until(lambda: page.execute_script(found), 10)
     (run, _) = read_runs(runs)
     table = neighbour_table(run.routes, overlap(run.routes.values_NLE), run.ontology, len(NAMES))
     expected = table[table["task"] == "one"]["neighbour"].tolist()

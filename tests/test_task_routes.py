@@ -65,17 +65,6 @@ def clusters(world, pairs):
     return world.run("outside/clusters", **CLUSTERS, **asked)
 
 
-@pytest.fixture
-def routes_file(tmp_path):
-    """routes_file(content, name): a JSON file of routes."""
-
-    def write(content=FORMS, name="routes.json"):
-        (tmp_path / name).write_text(json.dumps(content))
-        return tmp_path / name
-
-    return write
-
-
 def model_of(folder, name="best"):
     return RoutingBartForConditionalGeneration.from_pretrained(folder / name).eval()
 
@@ -208,8 +197,8 @@ def test_clusters_of_vectors_are_experts_and_unseen_tasks_get_the_nearest(cluste
 # ---- permuted routes
 
 
-def test_random_groups_start_with_the_weights_of_their_file_and_are_recorded(world, routes_file):
-    path = routes_file()
+def test_random_groups_start_with_the_weights_of_their_file_and_are_recorded(world, tmp_path):
+    (path := tmp_path / "routes.json").write_text(json.dumps(FORMS))
     asked = FIXED | NO_LEARNING
     own = world.run("outside/unpermuted", **asked, task_routes=path)
     default = world.run("outside/permuted", **asked, task_routes=f"random:{path}")

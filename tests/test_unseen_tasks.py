@@ -180,9 +180,8 @@ def test_an_unseen_task_is_scored_with_the_route_of_its_nearest(finished, world)
 def test_a_task_missing_in_the_checkpoint_is_scored_with_given_text_vectors(finished, world, tmp_path):
     new = ["newcomer", "colour2"]
     gym = write_new_tasks(tmp_path / "gym", *new, train=TRAIN_TASKS, test=new)
-    names = [*new, *TRAIN_TASKS]
-    (tmp_path / "texts").mkdir()
-    save_task_vectors(tmp_path / "texts", names, np.eye(5)[[2, 0, 0, 1, 2]])
+    rows = dict(zip([*new, *TRAIN_TASKS], np.eye(5)[[2, 0, 0, 1, 2]], strict=True))
+    write_vectors(tmp_path / "texts", rows)
     folder = world.copy(finished, "newcomer")
     asked = ONLY | dict(custom_tasks_splits=gym / "split.json", text_vectors=tmp_path / "texts")
     assert run(gym, world.bart, folder, **asked) == 0
