@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_backbones import DECODER_ONLY, decoder_only_tokenizer, make_differ, plain_models
+from tiny_backbones import DECODER_ONLY, LORA, decoder_only_tokenizer, make_differ, plain_models, runs_of
 from tiny_grids import SAMPLES, Grids
 from tiny_runs import NO_LEARNING, ROWS, run, typed, weights
 from transformers import AutoModelForCausalLM, AutoTokenizer, ByT5Tokenizer, Qwen2Config
@@ -30,25 +30,10 @@ from routing_moe.model.counted_flops import rows_flops
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 plain = pytest.fixture(scope="module")(plain_models)
+run_of = pytest.fixture(runs_of)
 
 TEXTS = [f" [{task}] {line}" for task, lines in ROWS.items() for line in lines]
-LORA = dict(expert_kind="lora", lora_rank=4, init_eps=None, max_input_length=40, max_output_length=12)
-SOFT = LORA | dict(router_mode="softmax", eval_period=6)
-MEASURES = ["performance", "answer_loss"]
 LIMIT = 16  # tokens of an input and of an answer
-
-
-@pytest.fixture
-def run_of(world, plain):
-    """run_of(family, **flags): the folder of a run with soft routes, which scored its tasks; made once."""
-
-    def folder(family: str, **flags):
-        name = "-".join(["decoder_only/run", family, *map(str, flags.values())])
-        if not (world / name).exists():
-            world.run(name, bart=plain(family), **SOFT | flags, do_predict=True, measures=MEASURES)
-        return world / name
-
-    return folder
 
 
 # ---- tokens, against a slow reference

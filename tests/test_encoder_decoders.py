@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
@@ -11,13 +12,13 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from forks import in_two_processes
-from tiny_backbones import WITH_ENCODER, make_differ, plain_models
+from tiny_backbones import LORA, MEASURES, SOFT, WITH_ENCODER, make_differ, plain_models, runs_of
 from tiny_grids import QUICK, Grids, results
 from tiny_runs import ROWS, TRAIN_TASKS, assert_close, assert_equal, run, typed, weights
 from tiny_vectors import run as compute_vectors
 from tiny_vectors import vectors
 from torch.nn import functional as F
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, DynamicCache
 
 from dataloader.errors import InputError
 from routing_moe import Routed, RoutedModel, RoutingBartForConditionalGeneration
@@ -33,25 +34,10 @@ from routing_moe.optim.step import Stepper
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 plain = pytest.fixture(scope="module")(plain_models)
+run_of = pytest.fixture(runs_of)
 
-LORA = dict(expert_kind="lora", lora_rank=4, init_eps=None, max_input_length=40, max_output_length=12)
-SOFT = LORA | dict(router_mode="softmax", eval_period=6)
 ROUTER = ("num_experts", "taskvecs_dim", "router_hidden_dim")
-MEASURES = ["performance", "answer_loss"]
 COLUMNS = pytest.mark.parametrize("family", ["t5", "mbart", "qwen2"])  # of the table in docs/backbones.md
-
-
-@pytest.fixture
-def run_of(world, plain):
-    """run_of(family): the folder of a run with soft routes, which scored its tasks; made once."""
-
-    def folder(family: str = "t5"):
-        name = f"encoder_decoders/{family}"
-        if not (world / name).exists():
-            world.run(name, bart=plain(family), **SOFT, do_predict=True, measures=MEASURES)
-        return world / name
-
-    return folder
 
 
 # ---- every family
@@ -159,17 +145,9 @@ def test_less_memory_changes_no_step(family, world, plain):
 
 
 @pytest.fixture
-def in_bfloat16(world, plain):
+def in_bfloat16(run_of):
     """in_bfloat16(family): the folder of a run whose base is in bfloat16; made once."""
-
-    def folder(family: str = "t5"):
-        name = f"ed/bfloat16/{family}"
-        if not (world / name).exists():
-            flags = SOFT | dict(total_steps=2, base_dtype="bfloat16", do_predict=True)
-            world.run(name, bart=plain(family), **flags)
-        return world / name
-
-    return folder
+    return partial(run_of, total_steps=2, base_dtype="bfloat16")
 
 
 def types(checkpoint) -> set:
@@ -279,21 +257,41 @@ def test_a_plain_model_is_fine_tuned_and_saved_as_one(family, kind, world, plain
 # ---- vectors
 
 
-@pytest.mark.parametrize("family", ["t5", "pegasus"])
+@pytest.mark.parametrize("family", ["t5", "pegasus", "llama"])
 def test_gradient_vectors_are_those_of_a_backward_pass(family, world, plain, tmp_path):
     flags = dict(max_input_length=40, max_output_length=12, projection_dim=0, weights="layers")
     assert compute_vectors("gradient", world.gym, plain(family), tmp_path / "v", **flags) == 0
     found = vectors(tmp_path / "v")["count"]
-    model = AutoModelForSeq2SeqLM.from_pretrained(plain(family)).eval()
+    kind = AutoModelForCausalLM if family == "llama" else AutoModelForSeq2SeqLM
+    model = kind.from_pretrained(plain(family)).eval()
     tokenizer = AutoTokenizer.from_pretrained(plain(family))
     rows = [line.split("\t") for line in ROWS["count"] * 2]
-    for text, answer in rows:
-        labels = tokenizer(f" {answer}", return_tensors="pt").input_ids
-        logits = model(**tokenizer(f" {text}", return_tensors="pt"), labels=labels).logits[0]
-        (-F.cross_entropy(logits, labels[0], reduction="sum") / len(rows)).backward()
+    for row in rows:
+        source, labels = (tokenizer(f" {text}")["input_ids"] for text in row)
+        if family == "llama":
+            labels = [*labels[1:], tokenizer.eos_token_id]  # an answer has no token before it, but an end
+            logits = model(torch.tensor([[*source, *labels]])).logits[0, len(source) - 1 : -1]
+        else:
+            logits = model(torch.tensor([source]), labels=torch.tensor([labels])).logits[0]
+        (-F.cross_entropy(logits, torch.tensor(labels), reduction="sum") / len(rows)).backward()
     in_layers = [p for name, p in model.named_parameters() if ".block." in name or ".layers." in name]
     expected = [parameter.grad.flatten() for parameter in in_layers]
     np.testing.assert_allclose(found, torch.cat(expected), rtol=1e-3, atol=1e-5)
+
+
+def test_text_vectors_of_a_decoder_are_means_of_last_states(world, plain, tmp_path, capsys, monkeypatch):
+    flags = dict(max_input_length=40)
+    with monkeypatch.context() as without_cache:
+        without_cache.setattr(DynamicCache, "update", None)
+        assert compute_vectors("text", world.gym, plain("llama"), tmp_path / "v", **flags) == 0
+    model = AutoModelForCausalLM.from_pretrained(plain("llama")).model
+    tokenizer = AutoTokenizer.from_pretrained(plain("llama"))
+    texts = [f" {line.split(chr(9))[0]}" for line in ROWS["count"]]
+    with torch.no_grad():
+        states = [model(**tokenizer(text, return_tensors="pt"))[0][0, 1:].mean(dim=0) for text in texts]
+    np.testing.assert_allclose(vectors(tmp_path / "v")["count"], torch.stack(states).mean(dim=0), rtol=1e-4)
+    assert compute_vectors("text", world.gym, plain("llama"), tmp_path / "w", **flags, pooling="bos") != 0
+    assert "--pooling bos: a decoder-only model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("family", ["byt5", "mbart", "qwen2"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from tiny_backbones import batch_of, make_differ, plain_models, routes_of
+from tiny_backbones import LORA, batch_of, make_differ, plain_models, routes_of
 from tiny_grids import QUICK, Grids
 from tiny_runs import run, typed, weights
 from tiny_vectors import run as compute_vectors
@@ -21,7 +21,6 @@ pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip i
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 plain = pytest.fixture(scope="module")(plain_models)
 FIELDS = dict(num_experts=3, lora_targets="all", route_source="average", task_names=["a"])
-LORA = dict(expert_kind="lora", lora_rank=4, init_eps=None, max_input_length=40, max_output_length=12)
 
 
 @pytest.fixture(scope="module")

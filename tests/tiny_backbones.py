@@ -48,6 +48,10 @@ FAMILIES = {
     "mixtral": lambda: hf.MixtralConfig(**TWO_EXPERTS, **CAUSAL),  # behind the attention
     **DECODER_ONLY,
 }
+# Flags of runs with low-rank experts, and with soft routes.
+LORA = dict(expert_kind="lora", lora_rank=4, init_eps=None, max_input_length=40, max_output_length=12)
+SOFT = LORA | dict(router_mode="softmax", eval_period=6)
+MEASURES = ["performance", "answer_loss"]
 MIXINGS = {
     "products": {},
     "factors": dict(lora_mixing="factors"),
@@ -107,6 +111,18 @@ def plain_models(tmp_path_factory):
         return place / family
 
     return written
+
+
+def runs_of(world, plain):
+    """A fixture, run_of(family, **flags): the folder of a run with soft routes, made once; it is scored."""
+
+    def folder(family: str = "t5", **flags):
+        name = "-".join(["run_of", family, *map(str, flags.values())])
+        if not (world / name).exists():
+            world.run(name, bart=plain(family), **SOFT | flags, do_predict=True, measures=MEASURES)
+        return world / name
+
+    return folder
 
 
 def make_plain(family: str) -> hf.PreTrainedModel:
