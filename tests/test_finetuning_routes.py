@@ -1,11 +1,12 @@
-"""Fine-tuning from a mixture: its route, the parts that are trained, and what is logged."""
+"""Fine-tuning from a mixture: its route or a given one, the parts that are trained, and what is logged."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_grids import NO_ROUTER, QUICK, SAMPLES, TASK, learned, predictions, results
+from test_task_routes import FIXED, FORMS, PAIRS, SEEN
+from tiny_grids import NO_ROUTER, QUICK, SAMPLES, TASK, by_sample, learned, predictions, results
 from tiny_runs import assert_equal, weights
 from tiny_vectors import write_vectors
 
@@ -30,19 +31,33 @@ MIXTURES = {
 
 @pytest.fixture
 def mixture_of(grids):
-    """mixture_of(kind) returns the folder of a run of two experts."""
-    return lambda kind: grids.mixture(f"mixture_{kind}", **MIXTURES[kind])
+    """mixture_of(kind): the folder of a run; "clusters" and "file" have given routes, others two experts."""
+
+    def mixture(kind: str):
+        if kind in MIXTURES:
+            return grids.mixture(f"mixture_{kind}", **MIXTURES[kind])
+        place = grids.world / "given_inputs"
+        place.mkdir(exist_ok=True)
+        if kind == "clusters":
+            vectors = write_vectors(place / "vectors", PAIRS, seen=SEEN)
+            changed = dict(task_routes="clusters:2", taskvecs=vectors)
+        else:
+            (place / "routes.json").write_text(json.dumps(FORMS))
+            changed = dict(task_routes=place / "routes.json")
+        return grids.mixture(f"given_{kind}", **FIXED, **changed, learning_rate=0)
+
+    return mixture
 
 
 @pytest.fixture
 def start_of(grids, mixture_of):
-    """start_of(kind, **flags) returns (model before fine-tuning, its route in words, the mixture)."""
+    """start_of(kind, **flags): (model before fine-tuning, its route in words, what it has seen, mixture)."""
 
     def start(kind: str, **changed):
         init_dir = mixture_of(kind)
         settings = grids.settings("unused", moe_init=True, init_dir=init_dir, **changed)
-        model, words, _ = StartingModels(settings, torch.device("cpu")).model_for(settings.samples[0], None)
-        return model, words, load_mixture(init_dir / "best")
+        found = StartingModels(settings, torch.device("cpu")).model_for(settings.samples[0], None)
+        return *found, load_mixture(init_dir / "best")
 
     return start
 
@@ -87,10 +102,10 @@ def test_a_one_hot_route_trains_equally_as_a_plain_bart_and_with_its_experts(gri
 
 def test_merged_parameters_become_a_plain_bart_and_fixed_ones_have_the_same_loss(start_of, grids):
     task = dict(task_dir=plural(grids), **STORED)
-    model, words, mixture = start_of("merged", **task)
+    model, words, _, mixture = start_of("merged", **task)
     assert words == "random vector; plain model"
     assert_is_the_bart_of(model, mixture, mixture.routes_for(["plural"])[0])
-    apart, words, _ = start_of("merged", route_training="fixed", **task)
+    apart, words, *_ = start_of("merged", route_training="fixed", **task)
     assert words == "random vector; fixed"
     inputs = dict(input_ids=torch.tensor([[0, 9, 8, 7, 2]]), labels=torch.tensor([[0, 6, 5, 2]]))
     losses = [one(**inputs, task_ids=torch.tensor([0])).loss for one in (model.eval(), apart.eval())]
@@ -99,27 +114,27 @@ def test_merged_parameters_become_a_plain_bart_and_fixed_ones_have_the_same_loss
 
 def test_soft_routes_keep_the_experts_unless_a_plain_bart_is_requested(start_of, grids):
     task = dict(task_dir=plural(grids), **STORED)
-    model, words, mixture = start_of("soft", **task)
+    model, words, _, mixture = start_of("soft", **task)
     assert words == "random vector; fixed"
     assert (model.router, model.task_vectors) == (None, None)
     route_LE = mixture.routes_for(["plural"])[0]
     assert ((route_LE > 0) & (route_LE < 1)).all()
     assert torch.equal(model.routes_for(["plural"])[0], route_LE)
-    model, words, mixture = start_of("soft", route_training="plain", **task)
+    model, words, _, mixture = start_of("soft", route_training="plain", **task)
     assert words == "random vector; plain model"
     assert_is_the_bart_of(model, mixture, route_LE)
 
 
 @pytest.mark.parametrize(("kind", "flags"), [("soft", dict(moe_avg_route=True)), ("average", {})])
 def test_average_routes_are_requested_or_those_of_the_run(start_of, kind, flags):
-    model, words, _ = start_of(kind, **flags)
+    model, words, *_ = start_of(kind, **flags)
     assert words == "average"
     assert torch.equal(model.routes_for([TASK]), torch.full((1, 3, 2), 0.5))
 
 
 def test_random_routes_are_drawn_for_each_example(grids, mixture_of, start_of):
     for kind, flags in (("soft", dict(moe_random_route=True)), ("random", {})):
-        model, words, _ = start_of(kind, **flags)
+        model, words, *_ = start_of(kind, **flags)
         assert words == "random for each example"
         assert len(model.draw_routes(torch.zeros(20, dtype=torch.long)).unique(dim=0)) > 1
     folder = along(grids, mixture_of, "random_route", "random", random_eval_draws=3)
@@ -129,7 +144,7 @@ def test_random_routes_are_drawn_for_each_example(grids, mixture_of, start_of):
 
 
 def drawn_for(start_of, grids, task: str, kind="one-hot", **flags):
-    model, words, mixture = start_of(kind, task_dir=grids.gym / task, moe_random2_route=True, **flags)
+    model, words, _, mixture = start_of(kind, task_dir=grids.gym / task, moe_random2_route=True, **flags)
     return model.to_bart(torch.ones(3, 1)).state_dict(), words, mixture
 
 
@@ -148,7 +163,7 @@ def test_task_random_routes_are_drawn_for_each_task_and_kept_from_a_run_that_has
 
 def test_given_text_vectors_find_the_nearest_task(start_of, tmp_path):
     rows = {task: [float(task in (TASK, "count")), 1.0] for task in (TASK, "colour", "count", "opposite")}
-    _, words, _ = start_of("one-hot", text_vectors=write_vectors(tmp_path, rows))
+    words = start_of("one-hot", text_vectors=write_vectors(tmp_path, rows))[1]
     assert words == "vector of count (nearest by text, cosine 1.00); plain model"
 
 
@@ -193,3 +208,69 @@ def test_router_and_vector_are_trained_only_if_requested(grids, mixture_of, trai
     assert {key.split(".")[0] for key in moved(before, after)} == parts
     assert load_task_vectors(best)[0] == ["plural"]
     assert routes(grids / training) == {f"random vector; {words}"}
+
+
+# ---- given routes: a sample's cluster, a file's route, the run's own, equal weights
+
+# The first sample is like colour, the second like count.
+OF_SAMPLES = dict(zip((TASK, *SAMPLES), [[4, 3], [4, 3], [3, 4]], strict=True))
+
+
+def test_each_sample_gets_the_cluster_of_its_own_vector(grids, mixture_of, tmp_path):
+    of_task = dict.fromkeys(SAMPLES, TASK)
+    vectors = write_vectors(tmp_path / "each", OF_SAMPLES, seen=SEEN, sample_of=of_task)
+    folder = along(grids, mixture_of, "given_each", "clusters", samples="all", taskvecs=vectors)
+    found = by_sample(folder)
+    assert found[SAMPLES[0]] == "cluster 0 (cosine 1.00); plain model"
+    assert found[SAMPLES[1]] == "cluster 1 (cosine 1.00); plain model"
+    for sample, seen in by_sample(folder, "vector_seen").items():
+        assert seen == f"labelled rows of one sample: {sample.removesuffix('_best')}"
+
+
+def test_a_sample_starts_as_the_plain_bart_of_its_route(start_of, tmp_path):
+    vectors = write_vectors(tmp_path / "new", {TASK: [3, 4]}, seen=SEEN)
+    model, words, _, mixture = start_of("clusters", taskvecs=vectors)
+    assert words.endswith("; plain model")
+    route_LE = torch.eye(2)[[1, 1, 1]]
+    assert_is_the_bart_of(model, mixture, route_LE)
+
+
+def test_logits_start_at_the_route_of_the_nearest_cluster(start_of, tmp_path):
+    vectors = write_vectors(tmp_path / "new", {TASK: [3, 4]}, seen=SEEN)
+    flags = dict(taskvecs=vectors, route_training="logits")
+    model, words, *_ = start_of("clusters", **flags)
+    assert words.endswith("; logits trained")
+    assert model.routes_for([TASK])[0].argmax(dim=-1).tolist() == [1, 1, 1]
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 3 * 2
+
+
+def test_a_task_of_the_run_keeps_its_route(grids, start_of):
+    task = dict(task_dir=grids.gym / "opposite")
+    model, words, seen, mixture = start_of("clusters", **task)
+    assert (words, seen) == ("given route; plain model", "labelled rows of all samples")
+    assert_is_the_bart_of(model, mixture, mixture.task_routes[mixture.config.task_names.index("opposite")])
+    words, seen = start_of("clusters", task_dir=grids.gym / "plural")[1:3]
+    assert words.startswith("cluster 1 (cosine ")
+    assert seen == "labelled rows of one sample"
+    model, words, _, mixture = start_of("file", task_dir=grids.gym / "plural")
+    assert words == "given route; fixed"
+    assert torch.equal(model.routes_for(["plural"])[0], torch.tensor(FORMS["plural"]))
+    words = start_of("clusters", **task, moe_random2_route=True)[1]
+    assert words == "random for the task; plain model"
+
+
+@pytest.mark.parametrize(("kind", "why"), [("clusters", "no vector"), ("file", "no route")])
+def test_a_task_of_which_nothing_is_known_has_equal_weights(kind, why, start_of):
+    assert start_of(kind)[1:3] == (f"average: {why}; fixed", "nothing")
+
+
+def test_a_route_can_be_given_for_any_mixture(grids, mixture_of, start_of, tmp_path, capsys):
+    path = tmp_path / "route.json"
+    path.write_text(json.dumps({TASK: [0, 1, 1], "other": 3}))
+    for kind in ("clusters", "file", "one-hot"):
+        assert start_of(kind, task_routes=path)[1] == "given route; plain model"
+    along(grids, mixture_of, "given_file", "one-hot", task_routes=path)
+    path.write_text(json.dumps({TASK: [0, 0, 1]}))  # a grid continues with the same route only
+    capsys.readouterr()
+    along(grids, mixture_of, "given_file", "one-hot", code=2, task_routes=path)
+    assert "its grid started from other files" in capsys.readouterr().err
