@@ -19,7 +19,6 @@ from dataloader.errors import InputError
 from routing_moe import RoutingBartConfig, RoutingBartForConditionalGeneration, select_routes
 from routing_moe.config.shared import StepSettings
 from routing_moe.model.conversion import load_plain_weights
-from routing_moe.model.loss import token_losses
 from routing_moe.model.published import published_fields, upstream_name
 from routing_moe.model.routers import ROUTERS
 
@@ -107,15 +106,12 @@ def test_a_published_run_folder_loads_with_all_weights(model, published_run, vec
     assert len(state) == len(published) + 1
 
 
-def test_a_published_run_keeps_its_generation_settings_and_damage_is_reported(published_run, tmp_path):
+def test_a_published_run_keeps_its_generation_settings_and_lacks_no_field(published_run, tmp_path):
     run = shutil.copytree(published_run, tmp_path / "run")
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"no_repeat_ngram_size": 3}))
     loaded = RoutingBartForConditionalGeneration.from_upstream(run)
     assert loaded.generation_config.no_repeat_ngram_size == 3
-    (run / "best/model.pt").write_bytes(b"garbage")
-    with pytest.raises(InputError, match=r"model\.pt: not the weights of a run"):
-        RoutingBartForConditionalGeneration.from_upstream(run)
     (run / "config.json").write_text("{}")
     with pytest.raises(InputError, match="lacks router_block_num"):
         RoutingBartForConditionalGeneration.from_upstream(run)
@@ -242,13 +238,6 @@ def test_logits_equal_the_published_ones(setting, model, numbers_of):
     routes = published_routes(model, numbers_of, setting)
     expected = numbers_of["losses"][f"{setting}/eval_logits"]
     close(real_logits(model, numbers_of, routes=routes), expected, absolute=2e-5)
-
-
-def test_label_smoothing(model, numbers_of):
-    numbers = numbers_of["losses"]
-    real = numbers["ls/target"] != model.config.pad_token_id
-    smoothed = token_losses(numbers["ls/lprobs"][real], numbers["ls/target"][real], 0.1, "sum")
-    close(smoothed, numbers["ls/loss"])
 
 
 def test_expert_regularisation(model, numbers_of):

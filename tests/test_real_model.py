@@ -11,7 +11,6 @@ import pytest
 import served
 import torch
 from tiny_runs import typed
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dataloader import Example
 from dataloader.encoding import encode
@@ -54,19 +53,6 @@ def run(tmp_path_factory):
 @pytest.fixture
 def routed(run):
     return Routed.load(run)
-
-
-def question_ids(tokenizer):
-    turns = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
-    kwargs = dict(add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    return tokenizer.apply_chat_template(turns, **kwargs)["input_ids"]
-
-
-def test_the_model_knows_the_capital_of_france():
-    plain, tokenizer = AutoModelForCausalLM.from_pretrained(MODEL), AutoTokenizer.from_pretrained(MODEL)
-    ids = question_ids(tokenizer)
-    out = plain.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
-    assert "Paris" in tokenizer.decode(out[0, ids.shape[1] :])
 
 
 def test_a_trained_expert_has_a_lower_loss_on_new_words_than_the_base_and_the_other_expert(routed):

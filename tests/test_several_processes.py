@@ -23,9 +23,10 @@ from routing_moe.evaluation.scoring import answer
 from routing_moe.io.accelerator import make_accelerator
 
 
-def test_steps_of_two_processes_follow_nccls_rules_and_equal_those_of_one(make_stepper, tmp_path):
+@pytest.mark.parametrize("flags", [{}, dict(shared_base=True)])
+def test_steps_of_two_processes_follow_nccls_rules_and_equal_those_of_one(flags, make_stepper, tmp_path):
     def two_steps():
-        stepper = make_stepper({"train_batch_size": 8}, router_mode="softmax")
+        stepper = make_stepper({"train_batch_size": 8} | flags, router_mode="softmax")
         losses = [stepper.step(step)["loss"] for step in range(2)]
         return {"loss": losses, **parameters(stepper)}
 

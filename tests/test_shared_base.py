@@ -6,7 +6,6 @@ import re
 
 import pytest
 import torch
-from forks import assert_two_equal_one
 from test_task_routes import FIXED
 from tiny_grids import NO_ROUTER
 from tiny_runs import NO_LEARNING, assert_equal, assert_same_run, typed, weights
@@ -92,15 +91,6 @@ def test_a_single_expert_is_trained_as_without_the_flag(make_stepper):
     for step in range(2):
         assert one.step(step) == shared.step(step)
     assert_equal(parameters(shared), parameters(one))
-
-
-def test_two_processes_take_the_steps_of_one(make_stepper, tmp_path):
-    def two_steps():
-        stepper = make_stepper({"train_batch_size": 8, "shared_base": True}, router_mode="softmax")
-        losses = [stepper.step(step)["loss"] for step in range(2)]
-        return {"loss": losses, **parameters(stepper)}
-
-    assert_two_equal_one(tmp_path, two_steps)
 
 
 def test_a_resumed_run_is_that_of_an_uninterrupted_one_and_its_experts_are_complete(world, tmp_path, batch):
