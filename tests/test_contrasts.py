@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import without_pictures
-from test_comparison import TREE, by_category, refusal
+from test_comparison import by_category, refusal, write_ontology
 
 from routing_moe.config.measures import MEASURES
 from routing_moe.results.statistics import holm, mean_interval
@@ -45,8 +45,7 @@ def write_scores(folder, variant, seed, ahead=0.0, samples=("x", "y"), **columns
 
 def write_runs(folder, variants=AHEAD, seeds=SEEDS):
     """Writes the runs of these variants and seeds, and the ontology in their gym."""
-    (folder / "gym").mkdir()
-    (folder / "gym/ontology.json").write_text(json.dumps(TREE))
+    write_ontology(folder)
     for variant in variants:
         for seed in seeds:
             write_scores(folder / "runs", variant, seed, ahead=AHEAD[variant])

@@ -1,26 +1,38 @@
-"""Mergers: those of peft, over runs, mixtures of layers and of low-rank experts, and as a plug-in."""
+"""One BART of several models or of a mixture: their mean, mergers of peft, and a merger as a plug-in."""
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from test_average import averaged
+from test_assemble import batch_of, logits_of
+from test_task_routes import FIXED, ONLY
 from tiny_backbones import make_differ
-from tiny_runs import ROOT, typed, write_bart
+from tiny_grids import ONE_EXPERT
+from tiny_runs import NO_LEARNING, ROOT, TRAIN_TASKS, run, typed, weights, write_bart
 from transformers import AutoTokenizer, BartForConditionalGeneration
 
 from routing_moe import RoutedModel, RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.assemble import plain_of_merged_factors
+from routing_moe.checkpoints.find import find_model
 from routing_moe.cli.average import main
 from routing_moe.config.choices import MERGERS
 from routing_moe.config.plugins import REGISTRIES
+from routing_moe.finetuning.starting_model import along_route
 from routing_moe.model.mergers import merged
 
-pytestmark = pytest.mark.usefixtures("no_gpu")
+pytestmark = pytest.mark.usefixtures("no_gpu", "quick_pictures")
 GUIDE = (ROOT / "docs/extending.md").read_text()
 NAMES_OF_GUIDE = ("dot", "floored_softmax", "by_number", "same-length", "extreme", "bits_per_byte")
 PLUGIN = re.search(r"```python\n(# my_routing.py\n.*?)```", GUIDE, re.DOTALL)[1]
+
+
+def averaged(place, *runs, **changed):
+    """Returns the model of the mean of runs, and its folder."""
+    assert main(typed(dict(runs=list(runs), output_dir=place / "mean") | changed)) == 0
+    return RoutingBartForConditionalGeneration.from_pretrained(place / "mean"), place / "mean"
 
 
 def by_peft(merger: str, differences: list, scale: float, density: float) -> torch.Tensor:
@@ -58,6 +70,61 @@ def write_mixture(folder, bart, kind: str, **fields):
 def weights_of(place) -> dict[str, torch.Tensor]:
     model = BartForConditionalGeneration.from_pretrained(place)
     return {name: tensor.detach() for name, tensor in model.named_parameters()}
+
+
+# ---- the mean
+
+
+@pytest.fixture(scope="module")
+def dense(world):
+    """Two runs of one expert with other seeds."""
+    seeds = {"average/one": 42, "average/other": 43}
+    flags = ONE_EXPERT | dict(learning_rate=0.01)
+    return [world.run(name, **flags, seed=seed) for name, seed in seeds.items()]
+
+
+def test_the_mean_of_runs_is_trained_further_and_costs_what_they_cost(dense, world, tmp_path, capsys):
+    model, folder = averaged(tmp_path, *dense)
+    barts = [find_model(place).load().to_bart() for place in dense]
+    for name, tensor in model.to_bart().state_dict().items():
+        expected = torch.stack([bart.state_dict()[name] for bart in barts]).mean(dim=0)
+        torch.testing.assert_close(tensor, expected)
+    assert not torch.equal(*(bart.model.shared.weight for bart in barts))
+    assert f"mean of 2 models written to {folder}" in capsys.readouterr().out
+    assert model.config.task_names == model.config.trained_tasks == TRAIN_TASKS
+    assert model.config.text_settings == find_model(dense[0]).config.text_settings
+    start = ONE_EXPERT | NO_LEARNING | dict(vanilla_checkpoint=folder)
+    further = tmp_path / "further"
+    assert run(world.gym, world.bart, further, **start) == 0
+    assert all(torch.equal(t, weights(folder)[name]) for name, t in weights(further / "best").items())
+    assert f"no cost.json with {folder}" in json.loads((further / "cost.json").read_text())["start_unknown"]
+    assert run(world.gym, world.bart, tmp_path / "scored", **ONLY, checkpoint=folder) == 0
+    assert list(tmp_path.glob("scored/*/eval-test_tasks-test-performance.csv"))
+
+
+@pytest.mark.parametrize("kind", ["layer", "lora"])
+def test_a_mixture_counts_as_the_mean_of_its_experts_as_in_fine_tuning(kind, world, tmp_path):
+    flags = dict(expert_kind=kind, task_level_random_routing=True, num_experts=3, total_steps=1)
+    flags |= dict(lora_rank=2) if kind == "lora" else {}
+    mixture = world.run(f"average/{kind}", **FIXED | flags)
+    model, _ = averaged(tmp_path, mixture)
+    if kind == "layer":
+        saved, own = weights(mixture / "best"), model.to_bart().state_dict()
+        for name in ("encoder.layers.0.{}fc1.weight", "decoder.layers.0.{}self_attn.k_proj.bias"):
+            experts = [saved["model." + name.format(f"experts.{e}.")] for e in range(3)]
+            torch.testing.assert_close(own["model." + name.format("")], torch.stack(experts).mean(0))
+            assert not torch.equal(experts[0], experts[1])
+
+    class Flags:
+        chosen_source, route_training, task = "average", "merged", "colour"
+
+    start, words = along_route(find_model(mixture).load(), Flags, None)
+    assert words == "average; merged plain model"
+    inputs = batch_of(world.bart)
+    torch.testing.assert_close(logits_of(model, inputs), logits_of(start, inputs))
+
+
+# ---- mergers
 
 
 @pytest.mark.parametrize("merger", [name for name in MERGERS if name != "mean"])
@@ -187,11 +254,22 @@ def test_the_merger_of_the_guide_is_a_plugin(barts, world, tmp_path, monkeypatch
         torch.testing.assert_close((tensor - base[name]).abs(), differences.abs().amax(dim=0))
 
 
-def test_contradictions_are_one_error_each(barts, world, tmp_path, capsys):
+def test_contradictions_and_models_that_have_no_mean_are_one_error_each(barts, world, tmp_path, capsys):
     base, narrow = world.bart, write_bart(tmp_path / "narrow", decoder_ffn_dim=8)
     lora, sums = write_mixture(tmp_path / "lora", base, "lora"), dict(merger="task_arithmetic")
+    given = f"--base {base}: --merger"
+    other = Path(shutil.copytree(base, tmp_path / "other"))
+    tokens = json.loads((other / "tokenizer.json").read_text())
+    words = tokens["model"]["vocab"]
+    words |= dict(zip(words, [*words.values()][::-1], strict=True))
+    (other / "tokenizer.json").write_text(json.dumps(tokens))
     for flags, problem in (
-        (dict(base=base), f"--base {base}: --merger mean takes none"),
+        (dict(runs=[base, narrow]), f"--runs {narrow} has decoder_ffn_dim 8; {base} has "),
+        (dict(runs=[base, other]), f"--runs {other} has another vocabulary than {base}"),
+        (dict(runs=[base, f"{base}/"]), "--runs names a model twice"),
+        (dict(runs=[base, "nowhere/none/x"]), "--runs nowhere/none/x: not found"),
+        (dict(output_dir=base), f"--output_dir {base} exists already"),
+        (dict(base=base), f"{given} mean takes none"),
         (dict(density=0.2), "--density 0.2: --merger mean takes none"),
         (dict(merger="ties", density=0.2), "--merger ties needs --base"),
         (dict(merger="dare", base=base), "--merger dare needs --density"),
@@ -200,8 +278,8 @@ def test_contradictions_are_one_error_each(barts, world, tmp_path, capsys):
         (sums | dict(base=lora), f"--base {lora} is a mixture of 3 experts; give a plain model"),
         (dict(runs=barts[:1]), f"--runs {barts[0]} is one plain model; name several, or a mixture"),
         (dict(lora_parts="factors"), "--lora_parts factors: --merger mean takes none"),
-        (sums | dict(runs=[lora], base=base), "--merger task_arithmetic of low-rank experts takes none"),
+        (sums | dict(runs=[lora], base=base), f"{given} task_arithmetic of low-rank experts takes none"),
     ):
         assert main(typed(dict(runs=barts, output_dir=tmp_path / "none") | flags)) == 2
-        assert problem in capsys.readouterr().err
+        assert f"error: {problem}" in capsys.readouterr().err
         assert not (tmp_path / "none").exists()

@@ -7,8 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 from planted_routes import NAMES, one_hot, write_place, write_run
-from test_comparable_costs import write_cost_and_evaluations
-from test_comparison import by_category
+from test_comparison import by_category, write_cost_and_evaluations
 
 from routing_moe.cli import compare
 from routing_moe.results.overview import overview_markdown
