@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-import pytest
 import torch
 from accelerate.state import AcceleratorState
 from strict_collectives import enforce
@@ -91,16 +90,6 @@ def in_two_processes(folder: Path, function: Callable) -> tuple[list, list[str]]
     written = [(folder / f"stderr_{rank}").read_text() for rank in (0, 1)]
     assert [process.exitcode for process in started] == [0, 0], written
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in (0, 1)], written
-
-
-def assert_two_equal_one(folder: Path, steps: Callable[[], dict]) -> None:
-    """Asserts that `steps()`, which returns losses and tensors by name, does the same in two processes."""
-    one, (both, _) = steps(), in_two_processes(folder, steps)
-    for found in both:
-        assert isinstance(found, dict), found
-        assert found.pop("loss") == pytest.approx(one["loss"], rel=1e-9)
-        for name, tensor in found.items():
-            torch.testing.assert_close(tensor, one[name], rtol=0, atol=1e-9)
 
 
 def _one_of_two(rank: int, port: int, folder: Path, function: Callable) -> None:

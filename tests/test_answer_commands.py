@@ -37,7 +37,7 @@ def test_every_way_to_a_route_is_a_flag(finished, given_run, tmp_path):
         (finished, dict(task="new", taskvecs=tmp_path), model.task("new", vectors=tmp_path)),
         (given_run, dict(task="new", task_routes=tmp_path / "routes.json"), flat.task("new", route=ROUTE)),
     ):
-        assert commanded(typed(tmp_path, place, **flags)) == 0
+        assert answer(typed(tmp_path, place, **flags)) == 0
         first, _ = answered(tmp_path)
         shown = (expected.name, expected.description, expected.seen, expected.experts)
         assert (first["task"], first["route"], first["seen"], first["experts"]) == shown
@@ -61,13 +61,9 @@ def forget(tmp_path) -> None:
         (tmp_path / name).unlink()
 
 
-def commanded(words, command=answer) -> int:
-    return command(words)
-
-
 def test_the_command_writes_a_table_of_the_texts_and_beside_it_the_route(finished, tmp_path, capfd):
     long = " ".join(["word"] * 40)
-    assert commanded(typed(tmp_path, finished, [*TEXTS, long], task="colour")) == 0
+    assert answer(typed(tmp_path, finished, [*TEXTS, long], task="colour")) == 0
     first, rows = answered(tmp_path)
     assert (first["task"], first["route"]) == ("colour", "stored vector")
     assert [row["input"] for row in rows] == [*TEXTS, long]
@@ -81,7 +77,7 @@ def test_the_command_writes_a_table_of_the_texts_and_beside_it_the_route(finishe
 
 def test_a_pipe_is_refused_with_what_to_write(finished, tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")
-    assert commanded(typed(tmp_path, finished, task="colour", inputs=tmp_path / "pipe")) == 2
+    assert answer(typed(tmp_path, finished, task="colour", inputs=tmp_path / "pipe")) == 2
     assert "pipe into --inputs -" in capsys.readouterr().err
 
 
@@ -90,7 +86,7 @@ def test_a_killed_command_is_continued(kept, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(answers_file, "CHUNK", 2)
     monkeypatch.setattr(routed_module, "CHUNK", 2)
     words = typed(tmp_path, finished, task="colour")
-    assert commanded(words) == 0
+    assert answer(words) == 0
     path, meta = tmp_path / "answers.jsonl", tmp_path / "answers.meta.json"
     meta.write_text(meta.read_text().replace("labelled rows of all samples", "what an earlier version said"))
     whole = path.read_text()
@@ -105,13 +101,13 @@ def test_a_killed_command_is_continued(kept, finished, tmp_path, monkeypatch):
         return answered(self, task, queries, decoding)
 
     monkeypatch.setattr(Routed, "_answered", noted)
-    assert commanded(words) == 0
+    assert answer(words) == 0
     assert path.read_text() == whole
     assert len(read) == len(TEXTS) - (kept or 0) // 2 * 2  # whole chunks are kept
 
 
 def test_a_file_with_other_answers_is_kept(finished, tmp_path, capsys):
-    assert commanded(typed(tmp_path, finished, task="colour")) == 0
+    assert answer(typed(tmp_path, finished, task="colour")) == 0
     before = contents(tmp_path)
     for changed, message in (
         (dict(task="count"), "answers.meta.json differs from this call in task, "),
@@ -121,21 +117,21 @@ def test_a_file_with_other_answers_is_kept(finished, tmp_path, capsys):
     ):
         flags = dict(task="colour") | changed
         lines = flags.pop("lines", TEXTS)
-        assert commanded(typed(tmp_path, finished, lines, **flags)) == 2
+        assert answer(typed(tmp_path, finished, lines, **flags)) == 2
         assert message in capsys.readouterr().err
         assert contents(tmp_path) == before | {"new.txt": "".join(f"{line}\n" for line in lines).encode()}
 
 
 def test_lines_that_are_not_the_answers_to_these_texts_are_kept(finished, tmp_path, capsys):
     words, path = typed(tmp_path, finished, task="colour"), tmp_path / "answers.jsonl"
-    assert commanded(words) == 0
+    assert answer(words) == 0
     changed = {
         f"{path.read_text()}mine\n": "has 7 lines, but --inputs 6 texts",
         "mine\n" * 6: "jsonl:1 is not",
     }
     for text, message in changed.items():
         path.write_text(text)
-        assert commanded(words) == 2
+        assert answer(words) == 2
         assert message in capsys.readouterr().err
         assert path.read_text() == text
 
@@ -145,7 +141,7 @@ def test_a_file_that_this_command_did_not_write_is_kept(name, finished, tmp_path
     words = typed(tmp_path, finished, task="colour")
     (tmp_path / name).write_bytes(b'{"important": "no line end"}')
     before = contents(tmp_path)
-    assert commanded(words) == 2
+    assert answer(words) == 2
     assert name in capsys.readouterr().err
     assert contents(tmp_path) == before
 
@@ -153,22 +149,22 @@ def test_a_file_that_this_command_did_not_write_is_kept(name, finished, tmp_path
 def test_only_one_command_and_one_process_write_a_file_of_answers(finished, tmp_path, capsys, monkeypatch):
     words = typed(tmp_path, finished, task="colour")
     with folder_lock(tmp_path, lock_file=".answers.jsonl.lock"):
-        assert commanded(words) == 2
+        assert answer(words) == 2
     assert f"error: --output_file answers.jsonl in {tmp_path}: {TAKEN}\n" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert commanded(words) == 2
+    assert answer(words) == 2
     assert "one process answers" in capsys.readouterr().err
     assert not (tmp_path / "answers.jsonl").exists()
 
 
 def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
     rows = [json.dumps({"input": "grass", "options": ["green", "red"]}), json.dumps({"input": "snow"})]
-    assert commanded(typed(tmp_path, finished, rows, "new.JSONL", task="colour")) == 0
+    assert answer(typed(tmp_path, finished, rows, "new.JSONL", task="colour")) == 0
     ranked, generated = answered(tmp_path)[1]
     assert set(ranked["option_scores"]) == {"green", "red"}
     assert generated["option_scores"] is None
     forget(tmp_path)
-    assert commanded(typed(tmp_path, finished, ROWS["colour"], "new.tsv", like=tmp_path / "new.tsv")) == 0
+    assert answer(typed(tmp_path, finished, ROWS["colour"], "new.tsv", like=tmp_path / "new.tsv")) == 0
     first, rows = answered(tmp_path)
     assert first["task"] == "new"
     assert first["route"].startswith("vector of colour (nearest by text")
@@ -193,7 +189,7 @@ def test_files_of_a_gym_and_json_lines_are_read(finished, tmp_path):
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_clear_line(changed, message, finished, tmp_path, capsys):
-    assert commanded(typed(tmp_path, **dict(place=finished, task="colour") | changed)) == 2
+    assert answer(typed(tmp_path, **dict(place=finished, task="colour") | changed)) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("error:") == 1
@@ -205,17 +201,17 @@ def test_standard_input_is_answered_into_a_new_file(finished, tmp_path, monkeypa
     for code, message in ((0, "answered 6 texts"), (2, "exists already, and standard input has other")):
         with (tmp_path / "new.txt").open("rb") as file:
             monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": file}))
-            assert commanded([*words[:2], "--inputs", "-", *words[4:]]) == code
+            assert answer([*words[:2], "--inputs", "-", *words[4:]]) == code
         assert message in capsys.readouterr().err
     assert [row["input"] for row in answered(tmp_path)[1]] == TEXTS
 
 
 def test_the_export_command_takes_the_largest_weights_only_if_it_is_asked_to(soft_run, tmp_path, capfd):
     words = tiny_runs.typed(dict(checkpoint=soft_run, task="count", output_dir=tmp_path / "bart"))
-    assert commanded(words, export) == 2
+    assert export(words) == 2
     assert "error: count: the route mixes" in capfd.readouterr().err
     of_all = tiny_runs.typed(dict(checkpoint=soft_run, adapters=True, argmax=True, output_dir=tmp_path / "x"))
-    assert commanded(of_all, export) == 2
+    assert export(of_all) == 2
     assert "--argmax is for a plain model" in capfd.readouterr().err
-    assert commanded([*words, "--argmax"], export) == 0
+    assert export([*words, "--argmax"]) == 0
     assert "of the expert of largest weight in each layer" in (tmp_path / "bart/README.md").read_text()

@@ -12,14 +12,6 @@ TINY = ["--model_size", "tiny", "--threads", "1"]
 TRAIN = [*TINY, "--source_length", "24", "--target_length", "5"]
 
 
-def parse_report(stdout: str) -> dict:
-    (line,) = stdout.splitlines()
-    report = json.loads(line)
-    assert {"settings", "versions", "git", "device", "threads", "load_average_before"} <= set(report)
-    assert all(math.isfinite(n) and n > 0 for n in numbers_in([report["variants"], report["ratios"]]))
-    return report
-
-
 def numbers_in(values) -> list[float]:
     if isinstance(values, dict | list):
         parts = values.values() if isinstance(values, dict) else values
@@ -43,7 +35,10 @@ RATIOS = {
 
 def test_a_benchmark_reports_times_of_its_variants_and_their_ratios(capsys):
     assert train_step.main([*TRAIN, "--steps", "1", "--variants", *VARIANTS]) == 0
-    report = parse_report(capsys.readouterr().out)
+    (line,) = capsys.readouterr().out.splitlines()
+    report = json.loads(line)
+    assert {"settings", "versions", "git", "device", "threads", "load_average_before"} <= set(report)
+    assert all(math.isfinite(n) and n > 0 for n in numbers_in([report["variants"], report["ratios"]]))
     assert report["benchmark"] == "train_step"
     assert list(report["variants"]) == list(report["settings"]["variants"])
     assert all(set(values) == TIMES for values in report["variants"].values())

@@ -126,11 +126,6 @@ def test_a_new_model_has_the_defaults_of_the_configuration():
 # ---- what commands do without flags: the published scripts' values
 
 
-def saved_run(folder, **settings):
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"settings": {"output_dir": str(folder)} | settings}))
-
-
 def test_training_has_the_values_of_the_published_scripts():
     settings = train_settings({"output_dir": "new"})
     assert (settings.do_train, settings.do_predict) == (True, True)
@@ -153,8 +148,10 @@ def test_the_learning_rate_is_that_of_the_kind_of_experts(kind, rate, named, tmp
 
 
 def test_a_resumed_run_keeps_its_start_and_its_rate(tmp_path):
-    saved_run(tmp_path / "run", initialize_from_vanilla=False, learning_rate=2e-4, checkpoint_name="init")
-    given = {"output_dir": str(tmp_path / "run"), "resume": True}
+    given = {"output_dir": str(tmp_path)}
+    saved = given | dict(initialize_from_vanilla=False, learning_rate=2e-4, checkpoint_name="init")
+    (tmp_path / "run.json").write_text(json.dumps({"settings": saved}))
+    given["resume"] = True
     settings = train_settings(given)
     assert (settings.initialize_from_vanilla, settings.learning_rate) == (False, 2e-4)
     assert train_settings(given | {"learning_rate": 1e-4}).learning_rate == 1e-4

@@ -22,10 +22,6 @@ ORDER = (
 TOP = "routing_moe"  # its public names: anything above the model may import them
 
 
-def source_files() -> list[Path]:
-    return sorted(path for folder in ORDER for path in (REPOSITORY / folder).rglob("*.py"))
-
-
 def folder_of(place: str) -> str:
     return next((folder for folder in reversed(ORDER) if (place + "/").startswith(folder + "/")), TOP)
 
@@ -56,7 +52,8 @@ def as_module(name: str) -> str | None:
 
 @pytest.fixture(scope="module")
 def imports() -> dict[str, set[str]]:
-    files = {path: path.relative_to(REPOSITORY).with_suffix("").as_posix() for path in source_files()}
+    paths = sorted(path for folder in ORDER for path in (REPOSITORY / folder).rglob("*.py"))
+    files = {path: path.relative_to(REPOSITORY).with_suffix("").as_posix() for path in paths}
     return {place.removesuffix("/__init__"): imported(path) for path, place in files.items()}
 
 

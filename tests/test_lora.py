@@ -47,16 +47,11 @@ def routes_of(kind: str, E: int = 8, mixing: str = "products") -> torch.Tensor:
     return logits_BLE.softmax(-1)
 
 
-def state_of_bart(model) -> dict[str, torch.Tensor]:
-    """Returns the weights of the BART that the experts share."""
-    return {name: t for name, t in model.backbone.state_dict().items() if is_of_base(name)}
-
-
 def slow_bart(model, route_LE) -> BartForConditionalGeneration:
     """Returns the plain BART of a route, its weights computed expert by expert: the specification."""
     config = model.config
     bart = BartForConditionalGeneration(tiny_bart_config()).double().eval()
-    state = state_of_bart(model)
+    state = {name: t for name, t in model.backbone.state_dict().items() if is_of_base(name)}
     for side, first in (("encoder", 0), ("decoder", config.depths[0])):
         for i in range(2):
             for name, linear in model.backbone.get_submodule(f"model.{side}.layers.{i}").named_modules():
