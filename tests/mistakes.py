@@ -9,7 +9,6 @@ import tiny_vectors
 from tiny_runs import ROWS, contents, run, typed
 
 from routing_moe.cli.merge import main as merge
-from routing_moe.model.task_vectors import save_task_vectors
 
 UNUSUAL_JSON = [  # (an object that json.loads refuses in other ways than JSONDecodeError, what is said of it)
     ('{"input": "x", "input": "y"}', "not valid JSON: the key 'input' is given twice"),
@@ -46,12 +45,10 @@ class Place:
         self.write(self.gym / "split.json", sections)
 
     def vectors(self, names=tuple(ROWS), vectors_ND=None, D: int = 8, **meta) -> None:
-        (self.folder / "vectors").mkdir()
-        save_task_vectors(self.folder / "vectors", list(names), np.eye(len(names), D))
+        rows = dict(zip(names, np.eye(len(names), D), strict=True))
+        folder = tiny_vectors.write_vectors(self.folder / "vectors", rows, **meta)
         if vectors_ND is not None:
-            np.save(self.folder / "vectors/task_vecs.npy", vectors_ND, allow_pickle=True)
-        if meta:
-            self.write("vectors/meta.json", meta)
+            np.save(folder / "task_vecs.npy", vectors_ND, allow_pickle=True)
 
     def filled_in(self, text):
         """Replaces <out>, <gym>, <bart>, <here>, <run> in a flag's value or an expected message by paths."""

@@ -13,10 +13,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from tiny_runs import run
+from tiny_vectors import write_vectors
 
 from dataloader.errors import InputError
 from dataloader.gym import Gym
@@ -33,7 +35,7 @@ from routing_moe.io.run_folder import settings_of_run
 from routing_moe.model.given_routes import read_routes
 from routing_moe.model.loading import load_backbone, load_vanilla_checkpoint
 from routing_moe.model.mixtures import load_mixture, plain_config
-from routing_moe.model.task_vectors import load_task_vectors, save_task_vectors
+from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.report.page import read_curves
 from routing_moe.results.run_cost import read_cost
 from routing_moe.results.scores import read_scores
@@ -118,8 +120,7 @@ class Files:
         (folder / "routes.json").write_text('{"colour": [0, 1, 1], "count": [[0.5, 0.5], [1, 0], [0, 1]]}')
         (folder / "features.csv").write_text("task,odd,letter\ncolour,0,c\ncount,1,c\n")
         Contested(1.0, {"colour": [0, 3], "count": [1]}, 72, 5, 1000).write(folder)
-        (folder / "text").mkdir()
-        save_task_vectors(folder / "text", ["colour", "count"], torch.ones(2, 3).numpy())
+        write_vectors(folder / "text", dict.fromkeys(("colour", "count"), np.ones(3)))
         torch.save(load_backbone(self.bart).state_dict(), folder / "plain.pt")
 
     def predict(self) -> int:

@@ -91,17 +91,12 @@ def predict(place, start, code=0, section="dev", **changed) -> pd.DataFrame | No
     return None if code else pd.read_csv(folder / name, index_col=0).set_index("task_prefix")
 
 
-def test_an_unseen_task_is_scored_along_the_expert_that_knows_its_rows(place):
-    scores = predict(place, "experts")
-    assert scores.loc[HUE, "route"].startswith("route of expert 2 (lowest loss, ")
-    assert scores.loc[HUE, "vector_seen"] == f"{OF_ONE}: hue_12_100"
-
-
-def test_tasks_of_the_training_keep_their_routes(place, tmp_path):
+def test_an_unseen_task_has_the_expert_that_knows_its_rows_and_others_keep_their_routes(place, tmp_path):
     other = tmp_path / "split.json"
     other.write_text(json.dumps({"train": ["count"], "dev": [], "test": ["colour", HUE]}))
     scores = predict(place, "experts", section="test", custom_tasks_splits=other)
     assert scores.loc["colour", ["route", "vector_seen"]].tolist() == ["own route", OF_ALL]
+    assert scores.loc[HUE, "route"].startswith("route of expert 2 (lowest loss, ")
     assert scores.loc[HUE, "vector_seen"] == f"{OF_ONE}: hue_12_100"
 
 

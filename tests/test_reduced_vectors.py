@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from mistakes import Place, assert_problem, refused
 from tiny_runs import typed
-from tiny_vectors import meta, vectors
+from tiny_vectors import meta, vectors, write_vectors
 
-from routing_moe.model.task_vectors import save_task_vectors
 from task.task_emb import reduce
 from task.task_emb.reduce import fitted, reduced
 
@@ -26,12 +25,11 @@ def place(tmp_path):
 
 
 def write(place, name, vectors_ND, names=(*TRAIN, *UNSEEN), **fields):
-    (place.folder / name).mkdir()
-    save_task_vectors(place.folder / name, list(names), vectors_ND)
     made = dict(method="fisher", seen="labelled rows of one sample", model_files={"a": "b"})
     made["settings"] = dict(seed=42, bottleneck=16, samples="first", tasks=None)
     sample_of = {sample: "unseen1" for sample in SAMPLES if sample in names}
-    place.write(f"{name}/meta.json", made | dict(sample_of=sample_of) | fields)
+    meta = made | dict(sample_of=sample_of) | fields
+    write_vectors(place.folder / name, dict(zip(names, vectors_ND, strict=True)), **meta)
 
 
 def run(place, **changed) -> int:
