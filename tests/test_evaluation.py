@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import one_hot_routes
-from tiny_files import LONGEST, Words, accelerator, file_of
+from tiny_files import LONGEST, ROUTES, Words, accelerator, file_of
 from tiny_steps import slow_losses
 
 from routing_moe.evaluation import batches
@@ -27,16 +27,7 @@ def one_hot_and_soft() -> torch.Tensor:
     return routes_NLE
 
 
-MODELS = {
-    "one expert": dict(num_experts=1),
-    "soft": dict(router_mode="softmax"),
-    "one-hot": dict(router_mode="gumbel_softmax_st"),
-    "one-hot and soft": dict(route_source="fixed"),
-    "average": dict(route_source="average"),
-    "random for each example": dict(route_source="random"),
-    "merged parameters": dict(router_mode="softmax", expert_mixing="parameters"),
-    "a vanilla layer": dict(router_mode="softmax", decoder_vanilla_layers=[0]),
-}
+MODELS = ROUTES | {"one-hot and soft": dict(route_source="fixed")}
 
 
 def model_of(make_model, kind: str):

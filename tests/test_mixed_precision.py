@@ -5,8 +5,7 @@ import test_ranking
 import tiny_vectors
 import torch
 from accelerate import Accelerator
-from test_ranking import ROUTES
-from tiny_files import Words
+from tiny_files import ROUTES, Words
 from tiny_grids import QUICK, finetune, results
 from tiny_runs import run
 from tiny_steps import settings_with

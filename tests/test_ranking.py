@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from mistakes import Place
-from tiny_files import Words, accelerator
+from tiny_files import ROUTES, Words, accelerator
 from tiny_runs import NO_LEARNING, TINY_BART, run, write_ranked_gym
 from tiny_steps import encoded, ragged
 from torch.nn import functional as F
@@ -61,17 +61,6 @@ def brute_force(model, file: TaskFile, routes) -> list[list[float]]:
                 total += float(logits[t, token] - logits[t].exp().sum().log())
             scores[-1].append(total / len(TOKENS[option]))
     return scores
-
-
-ROUTES = {
-    "one-hot": dict(router_mode="gumbel_softmax_st"),
-    "soft": dict(router_mode="softmax"),
-    "average": dict(route_source="average"),
-    "merged parameters": dict(router_mode="softmax", expert_mixing="parameters"),
-    "random for each example": dict(route_source="random"),
-    "one expert": dict(num_experts=1),
-    "a vanilla layer": dict(router_mode="softmax", decoder_vanilla_layers=[0]),
-}
 
 
 @pytest.mark.parametrize("kind", ROUTES)

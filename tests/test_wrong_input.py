@@ -72,11 +72,6 @@ FLAGS = [
 ]
 
 
-@cases(FLAGS)
-def test_a_wrong_flag_is_an_error(changed, message, damage, fresh, capsys):
-    check(fresh, capsys, "train", changed, message, damage)
-
-
 @pytest.mark.parametrize("package", ["tensorboard", "wandb"])
 def test_a_tracker_that_is_not_installed_is_an_error(package, fresh, capsys, monkeypatch):
     find = importlib.util.find_spec
@@ -130,11 +125,6 @@ STARTS = [
 ]
 
 
-@cases(FILES, VECTOR_FILES, VANILLA, STARTS)
-def test_a_wrong_file_is_an_error(changed, message, damage, fresh, capsys):
-    check(fresh, capsys, "train", changed, message, damage)
-
-
 ALL = dict.fromkeys(FORMS, 0)
 FILE = FIXED | dict(task_routes="<here>/routes.json")
 CLUSTERS = FIXED | dict(task_routes="clusters:2", taskvecs="<here>/vectors")
@@ -160,8 +150,8 @@ ROUTES = [
 ]
 
 
-@cases(ROUTES)
-def test_wrong_routes_in_training_are_an_error(changed, message, damage, fresh, capsys):
+@cases(FLAGS, FILES, VECTOR_FILES, VANILLA, STARTS, ROUTES)
+def test_a_wrong_flag_or_file_of_training_is_an_error(changed, message, damage, fresh, capsys):
     check(fresh, capsys, "train", changed, message, damage)
 
 

@@ -10,6 +10,16 @@ from dataloader.encoded import EncodedOptions
 from routing_moe.evaluation.scored_files import TaskFile
 
 LONGEST = 9  # tokens of an answer
+# Models with every kind of routes.
+ROUTES = {
+    "one-hot": dict(router_mode="gumbel_softmax_st"),
+    "soft": dict(router_mode="softmax"),
+    "average": dict(route_source="average"),
+    "merged parameters": dict(router_mode="softmax", expert_mixing="parameters"),
+    "random for each example": dict(route_source="random"),
+    "one expert": dict(num_experts=1),
+    "a vanilla layer": dict(router_mode="softmax", decoder_vanilla_layers=[0]),
+}
 
 
 class Words:
