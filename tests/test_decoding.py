@@ -6,7 +6,7 @@ import transformers as hf
 from accelerate import Accelerator
 from tiny_backbones import BART, FAMILIES, MIXINGS, SPECIAL, T5, WITH_ENCODER, batch_of, make_differ
 from tiny_runs import TINY_BART
-from tiny_steps import encoded
+from tiny_steps import Words, encoded
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from dataloader import Example
@@ -141,10 +141,8 @@ def test_attention_is_restored_after_an_error(make_model, inputs):
 # ---- the length of answers
 
 
-class WordsOfTarget:
+class WordsOfTarget(Words):
     """A tokenizer that decodes to all token ids."""
-
-    eos_token_id = 2
 
     def batch_decode(self, sequences, **kwargs):
         return [" ".join(map(str, row)) for row in sequences]

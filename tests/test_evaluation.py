@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import one_hot_routes
-from tiny_files import LONGEST, ROUTES, Words, accelerator, file_of
-from tiny_steps import slow_losses
+from tiny_steps import LONGEST, ROUTES, Words, accelerator, file_of, slow_losses
 
 from routing_moe.evaluation import batches
 from routing_moe.evaluation.route_losses import losses_along, losses_of_files

@@ -227,18 +227,12 @@ def test_each_sample_gets_the_cluster_of_its_own_vector(grids, mixture_of, tmp_p
         assert seen == f"labelled rows of one sample: {sample.removesuffix('_best')}"
 
 
-def test_a_sample_starts_as_the_plain_bart_of_its_route(start_of, tmp_path):
+def test_a_sample_starts_as_the_plain_bart_of_its_nearest_cluster_or_with_its_logits(start_of, tmp_path):
     vectors = write_vectors(tmp_path / "new", {TASK: [3, 4]}, seen=SEEN)
     model, words, _, mixture = start_of("clusters", taskvecs=vectors)
     assert words.endswith("; plain model")
-    route_LE = torch.eye(2)[[1, 1, 1]]
-    assert_is_the_bart_of(model, mixture, route_LE)
-
-
-def test_logits_start_at_the_route_of_the_nearest_cluster(start_of, tmp_path):
-    vectors = write_vectors(tmp_path / "new", {TASK: [3, 4]}, seen=SEEN)
-    flags = dict(taskvecs=vectors, route_training="logits")
-    model, words, *_ = start_of("clusters", **flags)
+    assert_is_the_bart_of(model, mixture, torch.eye(2)[[1, 1, 1]])
+    model, words, *_ = start_of("clusters", taskvecs=vectors, route_training="logits")
     assert words.endswith("; logits trained")
     assert model.routes_for([TASK])[0].argmax(dim=-1).tolist() == [1, 1, 1]
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 3 * 2

@@ -5,10 +5,9 @@ import test_ranking
 import tiny_vectors
 import torch
 from accelerate import Accelerator
-from tiny_files import ROUTES, Words
 from tiny_grids import QUICK, finetune, results
 from tiny_runs import run
-from tiny_steps import settings_with
+from tiny_steps import ROUTES, Words, settings_with
 
 from routing_moe.evaluation.route_losses import losses_of_files
 from routing_moe.evaluation.scored_files import Decoding

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 import torch
 from mistakes import Place
-from tiny_files import ROUTES, Words, accelerator
 from tiny_runs import NO_LEARNING, TINY_BART, run, write_ranked_gym
-from tiny_steps import encoded, ragged
+from tiny_steps import ROUTES, Words, accelerator, encoded, ragged
 from torch.nn import functional as F
 from transformers import AutoTokenizer
 from transformers.models.bart.modeling_bart import shift_tokens_right

@@ -10,9 +10,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from forks import group_of_two, in_two_processes
-from tiny_files import Words, file_of
 from tiny_runs import ROOT
-from tiny_steps import OneOfSeveral, parameters
+from tiny_steps import OneOfSeveral, Words, file_of, parameters
 
 from dataloader import executor
 from routing_moe.evaluation import batches, scoring
