@@ -65,7 +65,7 @@ class TransferJob:
         self.all_tasks = [name for name in names if name in {example.task for example in examples}]
         chosen = contested.chosen_from(rows, names) if contested else np.arange(len(rows))
         if settings.loss == OPTIONS:
-            chosen = chosen[[bool({*examples[row].options} & {*examples[row].outputs}) for row in chosen]]
+            chosen = chosen[[bool(examples[row].options) for row in chosen]]
         tasks = rows.task_ids_N[chosen]
         of_tasks = [chosen[tasks == n] for n in np.unique(tasks)]
         chosen = np.concatenate([evenly_spread(own, settings.rows) for own in of_tasks])
@@ -74,7 +74,7 @@ class TransferJob:
         if settings.loss == OPTIONS:
             pairs, self.rows_P, self.is_accepted_P = pairs_of([examples[row] for row in chosen])
             rows = encode(pairs, *of_texts)
-        self.read = dataclasses.replace(rows, task_ids_N=self.tasks_R[self.rows_P])
+        self.encoded = dataclasses.replace(rows, task_ids_N=self.tasks_R[self.rows_P])
         self.tasks = [names[n] for n in used]
         self.routes_NLE = self.model.routes_for(self.tasks)
         self._check_experts()
@@ -126,7 +126,8 @@ class TransferJob:
             "experts": len(columns_M),
             "rows": len(self.tasks_R),
             "loss": self.settings.loss,
-            "total_flops": (len(columns_M) + 2 + (base_R1 is not None)) * rows_flops(self.model, self.read),
+            "total_flops": (len(columns_M) + 2 + (base_R1 is not None))
+            * rows_flops(self.model, self.encoded),
         }
         columns = [self.tasks[n] for n in columns_M]
         losses_NM = means_by_task(losses_RM, self.tasks_R, len(self.tasks))
@@ -147,8 +148,8 @@ class TransferJob:
         for name in ProgressBar(routes, "losses", len(routes), unit="expert", disable=quiet):
             losses_R = on_main(self.accelerator, lambda name=name: self.losses.finished(name))
             if losses_R is None:
-                losses_P = losses_along(self.model, self.read, routes[name][None], self.accelerator)[:, 0]
-                losses_R = self._of_rows(losses_P, np.arange(len(self.read)))
+                losses_P = losses_along(self.model, self.encoded, routes[name][None], self.accelerator)[:, 0]
+                losses_R = self._of_rows(losses_P, np.arange(len(self.encoded)))
                 if self.accelerator.is_main_process:
                     self.losses.write(name, npy_bytes(losses_R))
             found.append(losses_R)
@@ -157,7 +158,7 @@ class TransferJob:
     def _begin(self) -> None:
         described = {
             "checkpoint": checksums(self.routed.start),
-            "data": self.read.fingerprint(),
+            "data": self.encoded.fingerprint(),
             "columns": self.columns_M.tolist(),
             "mixed_precision": self.accelerator.mixed_precision,
         }
@@ -194,15 +195,15 @@ class TransferJob:
         weights = torch.from_numpy(weights_NM).to(self.routes_NLE)
         means_NLE = torch.einsum("nm,mle->nle", weights, self.routes_NLE[self.columns_M])
         pairs = np.flatnonzero(np.isin(self.rows_P, rows))
-        examples = self.read.subset(pairs)
+        examples = self.encoded.subset(pairs)
         losses_P = losses_of_tasks(self.model, examples, means_NLE, self.accelerator, "losses along means")
         return self._of_rows(losses_P, pairs)
 
     def _of_rows(self, losses_P: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-        """Returns the losses of rows by those of what was read of them: rows, or pairs."""
+        """Returns the losses of rows by those of what was encoded: rows, or pairs."""
         if self.settings.loss != OPTIONS:
             return losses_P
-        tokens_P = self.read.target_lengths_N[pairs]
+        tokens_P = self.encoded.target_lengths_N[pairs]
         return among_options(losses_P, tokens_P, self.rows_P[pairs], self.is_accepted_P[pairs])
 
 

@@ -49,8 +49,10 @@ def run(settings: TransferSettings) -> None:
     start = find_mixture(str(settings.run), settings.checkpoint_name, "checkpoint_name")
     saved = load_run_settings(settings.run) or {}
     tasks = [task for task in start.config.task_names if task in start.config.trained_tasks]
-    read = rows_of_tables(settings, tasks) if settings.tables else rows_of_gym(settings, saved, tasks)
-    rows, ontology = read
+    if settings.tables:
+        rows, ontology = rows_of_tables(settings, tasks)
+    else:
+        rows, ontology = rows_of_gym(settings, saved, tasks)
     rows = with_options(rows) if settings.loss == OPTIONS else rows
     compare(settings, settings.mixed_precision or saved.get("mixed_precision"), rows, ontology, contested)
 
@@ -83,13 +85,17 @@ def rows_of_gym(settings: TransferSettings, saved: dict, tasks: list[str]) -> tu
 
 
 def with_options(rows: list[Example]) -> list[Example]:
-    """Returns the rows with their options. Raises InputError for a task without any."""
+    """Returns the rows with their options, () if the answer is none of them.
+
+    Raises InputError for a task without any.
+    """
     found = []
     for task in dict.fromkeys(row.task for row in rows):
         own = [row for row in rows if row.task == task]
         source = option_source(own, "ACC")
         own = [replace(row, options=source.options(row)) for row in own]
-        if not any(set(row.options) & set(row.outputs) for row in own):
+        own = [row if {*row.options} & {*row.outputs} else replace(row, options=()) for row in own]
+        if not any(row.options for row in own):
             raise InputError(
                 f"--loss options: no answer of {task} is one of its options, or it has none; give "
                 "--loss answer, or rows with options (docs/data.md)"
