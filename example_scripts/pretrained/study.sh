@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Low-rank experts of a pre-trained model: twins of tasks with permuted labels, adapters that exist, pairs of tasks.
 #   bash example_scripts/pretrained/study.sh --train_dir data/gym        plan: docs/results/protocols/pretrained_plan.md
-# Variables: PARTS (tuning twins few adapters pairs), SEEDS, MODEL (models/smollm2 of get_smollm2.sh), OUTPUT_DIR, JOBS (2),
+# Variables: PARTS (tuning twins options few adapters pairs), SEEDS, MODEL (models/smollm2 of get_smollm2.sh), OUTPUT_DIR, JOBS (2),
 # TWIN_STEPS, FEW_STEPS, POOL_STEPS, COPY_STEPS, PAIR_STEPS, PAIR_SEEDS. The same call continues. Further flags: `routing-moe train`.
 source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 ARGS=("$@") && take_data && take --model MODEL "${MODEL:-models/smollm2}"
 take_runs models/pretrained "61 62 63 64 65" && TUNE_SEED=60 JOBS=${JOBS:-2} TOOLS=example_scripts/pretrained
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-PARTS=${PARTS:-tuning twins few adapters pairs}
+PARTS=${PARTS:-tuning twins options few adapters pairs}
 POOL_STEPS=${POOL_STEPS:-400} TWIN_STEPS=${TWIN_STEPS:-200} FEW_STEPS=${FEW_STEPS:-100} COPY_STEPS=${COPY_STEPS:-40}
 PAIR_STEPS=${PAIR_STEPS:-1200} PAIR_SEEDS=${PAIR_SEEDS:-61 62}
 part() { [[ " $PARTS " = *" $1 "* ]]; }
@@ -73,10 +73,16 @@ if part twins; then
         own=$OUT/twins/per_task/seed$seed
         arms_of twins "$TWIN_STEPS" "$seed" per_task true_groups one_16
         run "$own/transfer/groups.json" routing-moe transfer "$own"
-        run "$own/options/groups.json" routing-moe transfer "$own" --loss options --output_dir "$own/options"
         arms_of twins "$TWIN_STEPS" "$seed" random_groups && read_unseen true_groups && read_unseen one_16
-        arms_of twins "$TWIN_STEPS" "$seed" cross_loss random_found one_128 cross_options && read_unseen cross_loss
+        arms_of twins "$TWIN_STEPS" "$seed" cross_loss random_found one_128 && read_unseen cross_loss
     done | in_parallel
+fi
+if part options; then # exploratory: without a contrast of the plan
+    for seed in $SEEDS; do
+        own=$OUT/twins/per_task/seed$seed
+        run "$own/options/groups.json" routing-moe transfer "$own" --loss options --output_dir "$own/options"
+    done | in_parallel
+    for seed in $SEEDS; do arms_of twins "$TWIN_STEPS" "$seed" cross_options; done | in_parallel
 fi
 if part few; then
     tuned per_task true_groups one_16 random_groups
