@@ -28,7 +28,6 @@ class AblationSettings(PluginFlags):
     """prediction: the settings of `train --do_predict` that scores depend on, from the run and these flags."""
 
     program = "routing-moe ablate"
-    usage = "RUN [flags, see --help]"
 
     run: Path = EXPERTS(REQUIRED, "run folder, or a hub name owner/name[@revision]", positional=True, metavar="RUN")
     experts: tuple[str, ...] = EXPERTS(("all",), "each of these alone. all: every expert of every layer; none: only those of --features; or names such as enc0.1 (expert 1 of encoder layer 0)", metavar="EXPERT")
@@ -61,7 +60,6 @@ class AblationSettings(PluginFlags):
 @dataclass(frozen=True, kw_only=True)
 class TransferSettings(GivenReading):
     program = "routing-moe transfer"
-    usage = "RUN [flags, see --help]"
     groups = ("what is compared", "groups", "running")
 
     run: Path = WHAT(REQUIRED, "run with an expert for each task (train --task_routes tasks), or a mixture of assemble", positional=True, metavar="RUN")

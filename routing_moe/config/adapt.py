@@ -16,7 +16,6 @@ CHOOSE, MIX, TUNE = WAYS = ("choose", "mix", "tune")
 @dataclass(frozen=True, kw_only=True)
 class AdaptSettings(GivenReading):
     program = "routing-moe adapt"
-    usage = "--base MODEL --adapters [NAME=]PLACE ... --rows TABLE --output_dir FOLDER [flags, see --help]"
     groups = ("models", "rows", "what is written, and how it is chosen")
 
     base: str = MODELS(REQUIRED, "plain model that the adapters were trained on: a folder, a hub name or a run with one expert", metavar="PLACE")

@@ -50,7 +50,6 @@ class TaskFlags(GivenTexts):
 @dataclass(frozen=True, kw_only=True)
 class AnswerSettings(TaskFlags):
     program = "routing-moe answer"
-    usage = "--checkpoint RUN [--task NAME] --inputs FILE [flags, see --help]"
     groups = ("the model", "the task and its route")
 
     inputs: str = ANSWERS(REQUIRED, "file of texts: .txt, a text a line; a table (--input); without columns .tsv, a text up to the first tab, and .jsonl with input and options; -: standard input")
@@ -62,7 +61,6 @@ class AnswerSettings(TaskFlags):
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings(TaskFlags):
     program = "routing-moe export"
-    usage = "--checkpoint RUN [--task NAME [--as adapter|gguf] | --adapters] --output_dir FOLDER [flags, see --help]"
     groups = ("the model", "the task and its route")
 
     output_dir: Path = EXPORT(REQUIRED, "new folder, which transformers, peft or llama.cpp loads without this package")

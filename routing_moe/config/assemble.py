@@ -39,7 +39,6 @@ def named_places(flag: str, entries: Sequence[str], unnamed: bool = False) -> di
 @dataclass(frozen=True, kw_only=True)
 class AssembleSettings(GivenTexts):
     program = "routing-moe assemble"
-    usage = "--experts NAME=PLACE NAME=PLACE ... --base PLACE --output_dir FOLDER [flags, see --help]"
 
     experts: tuple[str, ...] = MODELS(REQUIRED, "tasks and their models: all adapters of peft (a folder or a hub name owner/name[@revision]; needs the extra: pip install .[peft]), or all fine-tuned plain BARTs (a folder, a hub name, a file of weights, a run with one expert)", metavar="NAME=PLACE")
     base: str = MODELS(REQUIRED, "plain model that they were made from: a folder, a hub name or a run with one expert; its embeddings, tokenizer and generation settings are those of the mixture", metavar="PLACE")
@@ -60,7 +59,6 @@ class AssembleSettings(GivenTexts):
 @dataclass(frozen=True, kw_only=True)
 class AverageSettings(PluginFlags):
     program = "routing-moe average"
-    usage = "--runs PLACE [PLACE ...] --output_dir FOLDER [flags, see --help]"
 
     runs: tuple[str, ...] = MODELS(REQUIRED, "runs, checkpoints, saved plain models or hub names, of equal size and vocabulary; of a single one, a mixture, the experts are merged; beside others, it counts as their mean", metavar="PLACE")
     checkpoint_name: str | None = MODELS(None, "which checkpoint of each run (default: best)")
@@ -85,7 +83,6 @@ class ImportGgufSettings(Command):
 @dataclass(frozen=True, kw_only=True)
 class PushSettings(PluginFlags):
     program = "routing-moe push"
-    usage = "RUN OWNER/NAME [flags, see --help]"
 
     run: Path = SHARING(REQUIRED, "run folder, or a folder with a checkpoint", metavar="RUN", positional=True)
     name: str = SHARING(REQUIRED, "name on the hub, owner/name; an existing repository gets a new commit", metavar="OWNER/NAME", positional=True)
@@ -98,7 +95,6 @@ class PushSettings(PluginFlags):
 @dataclass(frozen=True, kw_only=True)
 class MergeSettings(PluginFlags):
     program = "routing-moe merge"
-    usage = "--routes_from RUN --output_dir FOLDER [flags, see --help]"
 
     routes_from: str = ROUTES(REQUIRED, "a run (of this or the published code), a checkpoint of this code, or a hub name owner/name[@revision]")
     routes_checkpoint_name: str | None = ROUTES(None, "which checkpoint of a run (default: best)")

@@ -39,7 +39,6 @@ class FeatureFlags(Command):
 @dataclass(frozen=True, kw_only=True)
 class InspectSettings(RouteFlags):
     program = "routing-moe inspect-routes"
-    usage = "RUN [RUN ...] [flags, see --help]"
 
     neighbours: int = WRITING(5, "nearest tasks listed for each task", range=AT_LEAST_1)
     title: str | None = WRITING(None, "title of the pictures (default: the run's name)")
@@ -49,7 +48,6 @@ class InspectSettings(RouteFlags):
 @dataclass(frozen=True, kw_only=True)
 class CorrelateSettings(RouteFlags, FeatureFlags):
     program = "routing-moe correlate-routes"
-    usage = "RUN [RUN ...] [flags, see --help]"
     groups = ("routes", "features")
 
     top: int = TABLES(3, "experts listed for each feature", range=AT_LEAST_1)
@@ -60,7 +58,6 @@ class CorrelateSettings(RouteFlags, FeatureFlags):
 @dataclass(frozen=True, kw_only=True)
 class ReportSettings(RouteFlags, FeatureFlags):
     program = "routing-moe report"
-    usage = "RUN [RUN ...] [flags, see --help]"
     groups = ("routes", "features")
 
     title: str | None = PAGE(None, "title of the page (default: the runs' names)")
@@ -70,7 +67,6 @@ class ReportSettings(RouteFlags, FeatureFlags):
 @dataclass(frozen=True, kw_only=True)
 class GifSettings(PluginFlags):
     program = "routing-moe create-gif"
-    usage = "[--run RUN] [flags, see --help]"
 
     run: Path = ROUTES(Path("models/routing_bart"), "folder of a run, with <step>-steps/route.npy")
     routes: str = ROUTES("soft", ROUTES_HELP, choices=ROUTE_KINDS)

@@ -53,7 +53,6 @@ class FinetuneSettings(RunFlags):
     """
 
     program = "routing-moe finetune"
-    usage = "--task_dir FOLDER --output_dir FOLDER [--do_train | --do_predict] [flags, see --help]"
     groups = ("data", "where fine-tuning starts", "the task's route through a mixture", "texts and decoding", "the grid", "optimisation", "running, evaluating, saving")
     source_flags: ClassVar[Mapping[str, str]] = {"moe_avg_route": "average", "moe_random_route": "random", "moe_random2_route": "fixed", "task_routes": "fixed"}
 

@@ -82,10 +82,9 @@ def group(title: str) -> Callable[..., Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """Base of the flags of a command. program, usage: for its help; groups: their order there."""
+    """Base of the flags of a command. program: its words. groups: their order in the help."""
 
     program: ClassVar[str]
-    usage: ClassVar[str] = ""
     groups: ClassVar[tuple[str, ...]] = ()
 
     def to_dict(self) -> dict:
@@ -134,12 +133,12 @@ def build_parser(command: type[Command], description: str | None = None) -> Pars
     """Returns the parser of a command's flags; those that are not given are not in its result."""
     parser = Parser(
         prog=command.program,
-        usage=f"%(prog)s {command.usage}" if command.usage else None,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # an abbreviated flag would change its meaning when a new one is added
         argument_default=argparse.SUPPRESS,
     )
+    needed = argparse.ArgumentParser(command.program, add_help=False)  # whose usage is short
     fields = [field for field in dataclasses.fields(command) if "flag" in field.metadata]
     titles = dict.fromkeys([*command.groups, *(field.metadata["flag"].group for field in fields)])
     groups = {title: parser.add_argument_group(title) for title in titles}
@@ -147,7 +146,9 @@ def build_parser(command: type[Command], description: str | None = None) -> Pars
         flag = field.metadata["flag"]
         # Python reserves words such as `from`: the flag --from is the field `from_`.
         name = field.name if flag.positional else f"--{field.name.removesuffix('_')}"
-        groups[flag.group].add_argument(name, **_argument(field, flag))
+        for part in (groups[flag.group], *([needed] if flag.positional or field.default is REQUIRED else [])):
+            part.add_argument(name, **_argument(field, flag))
+    parser.usage = f"{' '.join(needed.format_usage().split()[1:])} [flags, see --help]"
     return parser
 
 

@@ -25,7 +25,6 @@ RUNNING = group("running")
 @dataclass(frozen=True, kw_only=True)
 class AddTaskSettings(PluginFlags):
     program = "routing-moe add-task"
-    usage = "--gym DIR --name TASK --from TABLE (--input TEXT --output TEXT | --messages COLUMN) --metric METRIC [flags, see --help]"
 
     gym: Path = TASK(REQUIRED, "gym folder; it is created if necessary", metavar="DIR")
     name: str = TASK(REQUIRED, "name of the task and of its folder", metavar="TASK")
@@ -50,7 +49,6 @@ class AddTaskSettings(PluginFlags):
 @dataclass(frozen=True, kw_only=True)
 class BuildGymSettings(Command):
     program = "routing-moe build-gym"
-    usage = "--output_dir DIR [flags, see --help]"
 
     output_dir: Path = TASKS(REQUIRED, "gym folder to write", metavar="DIR")
     tasks: tuple[str, ...] = TASKS((), 'names or patterns such as "glue-*" (default: see --split)', metavar="NAME")
@@ -67,7 +65,6 @@ class BuildGymSettings(Command):
 @dataclass(frozen=True, kw_only=True)
 class ListTasksSettings(Command):
     program = "routing-moe list-tasks"
-    usage = "--split FILE [--gym DIR] WORD [WORD ...]"
 
     names: tuple[str, ...] = TASKS(REQUIRED, "a task; train, dev, test or all; or file.json:section", positional=True)
     split: str = TASKS(REQUIRED, "split file for sections without a file name", metavar="FILE")

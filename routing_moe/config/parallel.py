@@ -12,7 +12,6 @@ GPUS = Range(lambda value: 0 <= value <= 1 or value % 1 == 0 < value, "a whole n
 @dataclass(frozen=True, kw_only=True)
 class ParallelSettings(Command):
     program = "routing-moe parallel"
-    usage = "[--jobs N] [flags, see --help] < LINES"
 
     jobs: int = RUNNING(1, "commands that run at the same time; they divide the visible GPUs (CUDA_VISIBLE_DEVICES) and the cores (OMP_NUM_THREADS, unless it is set)", range=AT_LEAST_1)
     ray: str | None = RUNNING(None, "address of a Ray cluster that runs the commands, HOST:PORT or auto; its machines share the folders, and give each job the GPUs and cores of the next flags (default: this machine runs them)", metavar="ADDRESS")

@@ -30,7 +30,6 @@ def is_metric(column: str) -> bool:
 @dataclass(frozen=True, kw_only=True)
 class ShowSettings(PluginFlags):
     program = "routing-moe show-scores"
-    usage = "RUN [flags, see --help]"
 
     run: Path = SCORES(REQUIRED, "run folder, or a hub name owner/name[@revision]", metavar="RUN", positional=True)
     checkpoint_name: str = SCORES("best", "checkpoint of the scores")
@@ -41,7 +40,6 @@ class ShowSettings(PluginFlags):
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings(PluginFlags):
     program = "routing-moe compare"
-    usage = "FOLDER [FOLDER ...] [flags, see --help]"
 
     folders: tuple[Path, ...] = SCORES(REQUIRED, "a run, or a folder of runs or of <variant>/<run>/; the runs of a variant differ in seed", metavar="FOLDER", positional=True)
     columns: tuple[str, ...] = SCORES((*MEANS, CATEGORIES), f"what the tables show. cost: parameters, steps, FLOPs; dev, test: mean scores of train tasks; unseen: of tasks that were not trained on; {CATEGORIES}: a table with scores by category, differences with intervals, costs and dev scores during training", choices=(*MEANS, CATEGORIES), metavar="COLUMN")
@@ -69,7 +67,6 @@ class CompareSettings(PluginFlags):
 @dataclass(frozen=True, kw_only=True)
 class CollectSettings(Command):
     program = "routing-moe collect-results"
-    usage = "--logs_dir FOLDER --output_file CSV [flags, see --help]"
 
     logs_dir: Path = RESULTS(REQUIRED, "folder of the tasks' folders")
     postfix: str = RESULTS("_best", "suffix of the rows to read")
@@ -82,7 +79,6 @@ class CollectSettings(Command):
 @dataclass(frozen=True, kw_only=True)
 class GainSettings(PluginFlags):
     program = "routing-moe compute-arg"
-    usage = "FOLDER [FOLDER ...] | --summary1 CSV --summary2 CSV [CSV ...] [flags, see --help]"
 
     folders: tuple[Path, ...] = GAINS((), "runs, the baseline first, or a folder of runs or of <system>/<run>/; compared are their summary.csv of collect_results or, if all FOLDERs lack one, scores of --do_predict of unseen tasks, else of train tasks. Runs are paired by the name of their folders", metavar="FOLDER", positional=True)
     baseline: str | None = GAINS(None, "the baseline among the systems of FOLDER (default: the first of several runs)", metavar="NAME")

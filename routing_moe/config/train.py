@@ -73,7 +73,6 @@ class TrainSettings(RunFlags):
     """The settings of a run, saved as `run.json`."""
 
     program = "routing-moe train"
-    usage = "--output_dir FOLDER [--do_train | --do_predict] [flags, see --help]"
     groups = ("data", "where the model starts", "experts and router", "texts and decoding", "optimisation", "running, evaluating, saving", "additions: data", "additions: where the model starts", "additions: experts and routes")
     source_flags: ClassVar[Mapping[str, str | None]] = {"avg_routing": "average", "random_routing": "random", "task_level_random_routing": "fixed", "task_routes": "fixed", "route_source": None}
 

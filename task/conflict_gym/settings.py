@@ -30,7 +30,6 @@ MODEL = group("model")
 @dataclass(frozen=True, kw_only=True)
 class GymSettings(FolderCommand):
     program = "routing-moe conflict-gym"
-    usage = "--output_dir FOLDER [flags, see --help]"
     settings_file = "gym.json"
 
     seed: int = FILES(0, "seed of the skills, the tasks and the rows", range=SEED)
@@ -61,7 +60,6 @@ class GymSettings(FolderCommand):
 @dataclass(frozen=True, kw_only=True)
 class TinyBartSettings(FolderCommand):
     program = "routing-moe conflict-gym bart"
-    usage = "--gym FOLDER --output_dir FOLDER [flags, see --help]"
 
     gym: str = FILES(REQUIRED, "folder of a conflict gym, whose words and task names become tokens")
     width: int = MODEL(16, "hidden size", range=AT_LEAST_1)

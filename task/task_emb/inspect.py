@@ -40,7 +40,6 @@ class InspectVectorsSettings(Command):
     """The flags of `routing-moe vectors inspect`."""
 
     program = "routing-moe vectors inspect"
-    usage = "--taskvecs FOLDER [FOLDER ...] --output_dir FOLDER [flags, see --help]"
 
     taskvecs: tuple[str, ...] = VECTORS(REQUIRED, "folders with id2task.json and task_vecs.npy", metavar="FOLDER")
     tasks: tuple[str, ...] | None = VECTORS(None, "tasks, or sections of the split: train, dev, test, all, file.json:section (default: the tasks that all folders have)", metavar="WORD")

@@ -51,7 +51,6 @@ class ReduceSettings(Command):
     """The flags of `routing-moe vectors reduce`."""
 
     program = "routing-moe vectors reduce"
-    usage = "--taskvecs FOLDER --dim D --output_dir FOLDER [flags, see --help]"
 
     taskvecs: str = VECTORS(REQUIRED, "folder of the vectors")
     output_dir: str = VECTORS(REQUIRED, "folder to write")

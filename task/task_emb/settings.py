@@ -57,7 +57,6 @@ PUBLISHED_TRAINING = PUBLISHED_TEXTS | {"total_steps": 2500, "learning_rate": 3e
 class VectorSettings(Command):
     """The flags of all methods. on_resume: what may differ when a folder is continued."""
 
-    usage = "--output_dir FOLDER [flags, see --help]"
     groups = ("tasks and output", "data and model")
     method: ClassVar[str]
     seen: ClassVar[str] = NOTHING  # what a vector has seen of its task
@@ -135,7 +134,6 @@ class DescriptionSettings(VectorSettings):
     """
 
     program, method = "routing-moe vectors descriptions", "descriptions"
-    usage = "--descriptions FILE --output_dir FOLDER [flags, see --help]"
 
     descriptions: str = METHOD(REQUIRED, "JSON file: {task: sentence, or list of sentences}", is_path=True)
     encoder: str = METHOD(MINILM, "sentence encoder: a folder or a hub name", is_path=True)
@@ -182,7 +180,6 @@ class DescriptionSettings(VectorSettings):
 class ModelReadingSettings(VectorSettings, PluginFlags):
     """The flags of methods that read train files with a model."""
 
-    usage = "--train_dir GYM --output_dir FOLDER [flags, see --help]"
     reads_answers: ClassVar[bool] = True
     takes_mixtures: ClassVar[bool] = False
 
