@@ -121,6 +121,17 @@ def with_label_indices(rows: Iterable[dict], labels: Sequence[str]) -> Iterator[
         yield row | {"label": labels.index(label) if label in labels else int(label)}
 
 
+def cells(delimiter: str = ",", labels: Sequence[str] = (), quoted: bool = True, **places: int):
+    """Returns the reader of a table without names of columns, {name: place}; labels: those of "label"."""
+
+    def read(_: str, file: RawFile) -> Iterator[dict]:
+        table = file.table(delimiter, quoted=quoted)
+        rows = ({name: row[place] for name, place in places.items()} for row in table)
+        return with_label_indices(rows, labels) if "label" in places else rows
+
+    return read
+
+
 def question_with_choices(_: str, file: RawFile) -> Iterator[dict]:
     """Yields the JSON lines of AI2's question format as columns.
 

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile, json_lines, records
+from dataloader.building.raw_file import RawFile, cells, json_lines, records
 from dataloader.building.recipe import Hub, Raw, Row, text_to_text
 from dataloader.building.text import choice, columns, lettered
 
@@ -33,11 +33,6 @@ def read_pronouns(_: str, file: RawFile) -> Iterator[Row]:
         }
 
 
-def read_numer_sense(_: str, file: RawFile) -> Iterator[Row]:
-    for sentence, target in file.table("\t"):
-        yield {"sentence": sentence, "target": target}
-
-
 RECIPES = [
     text_to_text(
         "definite_pronoun_resolution",
@@ -56,7 +51,7 @@ RECIPES = [
     ),
     text_to_text(
         "numer_sense",
-        Raw(read_numer_sense, train=NUMER_SENSE),
+        Raw(cells("\t", sentence=0, target=1), train=NUMER_SENSE),
         Hub("INK-USC/numer_sense"),
         splits=("train",),
         input=lambda row: row["sentence"].replace("<mask>", "[MASK]"),

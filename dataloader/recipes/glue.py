@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile, with_label_indices
+from dataloader.building.raw_file import RawFile, cells, with_label_indices
 from dataloader.building.recipe import Hub, Raw, Row, classification
 from dataloader.building.text import word
 
@@ -32,11 +32,6 @@ def read_labelled(*labels: str):
     return read
 
 
-def read_cola(_: str, file: RawFile) -> Iterator[Row]:
-    for row in file.table("\t", quoted=False):
-        yield {"sentence": row[3], "label": int(row[1])}
-
-
 def read_mrpc(split: str, pairs: RawFile, dev_ids: RawFile) -> Iterator[Row]:
     """Yields the pairs of a split; dev_ids: identifiers of the pairs of the validation split."""
     validation = {tuple(row) for row in dev_ids.table("\t", quoted=False)}
@@ -49,7 +44,7 @@ def read_mrpc(split: str, pairs: RawFile, dev_ids: RawFile) -> Iterator[Row]:
 RECIPES = [
     classification(
         "glue-cola",
-        *glue("cola", read_cola, "CoLA"),
+        *glue("cola", cells("\t", quoted=False, sentence=3, label=1), "CoLA"),
         input="{sentence}",
         output=word("label", "unacceptable", "acceptable"),
         terms=RESEARCH,

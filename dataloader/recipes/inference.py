@@ -5,7 +5,7 @@ PUBHEALTH (Kotonya and Toni 2020), LIAR (Wang 2017) and TabFact (Chen et al. 202
 
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
+from dataloader.building.raw_file import RawFile, cells
 from dataloader.building.recipe import Hub, Raw, Row, classification
 from dataloader.building.text import no_breaks, premise_and_hypothesis, word
 
@@ -35,9 +35,7 @@ def read_climate(_: str, file: RawFile) -> Iterator[Row]:
         yield row | {"claim_label": CLIMATE_LABELS.index(row["claim_label"])}
 
 
-def read_liar(_: str, file: RawFile) -> Iterator[Row]:
-    for row in file.table("\t", quoted=False):
-        yield {"label": LIAR_LABELS.index(row[1]), "statement": row[2], "speaker": row[4], "context": row[13]}
+read_liar = cells("\t", LIAR_LABELS, quoted=False, label=1, statement=2, speaker=4, context=13)
 
 
 def read_tables(split: str, archive: RawFile) -> Iterator[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dataloader.building.raw_file import RawFile, json_lines
+from dataloader.building.raw_file import RawFile, cells, json_lines
 from dataloader.building.recipe import Hub, Raw, Recipe, Row, classification
 from dataloader.building.text import word
 
@@ -46,10 +46,7 @@ def read_queries(_: str, file: RawFile) -> Iterator[Row]:
             yield {"content": content, "rating": float(np.float32(rating))}
 
 
-def read_mc_taco(_: str, file: RawFile) -> Iterator[Row]:
-    for sentence, question, answer, label, _ in file.table("\t"):
-        label = ("no", "yes").index(label)
-        yield {"sentence": sentence, "question": question, "answer": answer, "label": label}
+read_mc_taco = cells("\t", ("no", "yes"), sentence=0, question=1, answer=2, label=3)
 
 
 def read_trec(_: str, file: RawFile) -> Iterator[Row]:

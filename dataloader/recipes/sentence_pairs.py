@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from dataloader.building.raw_file import RawFile, json_lines, records
+from dataloader.building.raw_file import RawFile, cells, json_lines, records
 from dataloader.building.recipe import Hub, Raw, Row, classification, test_share
 from dataloader.building.text import word
 
@@ -37,11 +37,6 @@ supposedly, surely, surprisingly, technically, thankfully, then, theoretically, 
 therefore third, thirdly, this, though, thus, together, traditionally, truly, truthfully, typically,
 ultimately, undoubtedly, unfortunately, unsurprisingly, usually, well, yet,
 """.split()  # noqa: SIM905
-
-
-def read_medical(_: str, file: RawFile) -> Iterator[Row]:
-    for _, question_1, question_2, label in file.table():
-        yield {"question_1": question_1, "question_2": question_2, "label": int(label)}
 
 
 def read_mocha(_: str, file: RawFile) -> Iterator[Row]:
@@ -108,7 +103,7 @@ RECIPES = [
     ),
     classification(
         "medical_questions_pairs",
-        Raw(read_medical, train=MEDICAL),
+        Raw(cells(question_1=1, question_2=2, label=3), train=MEDICAL),
         Hub("curaihealth/medical_questions_pairs"),
         splits=("train",),
         input="question 1: {question_1} [SEP] question 2: {question_2}",

@@ -6,7 +6,7 @@ tweets.
 
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
+from dataloader.building.raw_file import RawFile, cells
 from dataloader.building.recipe import Hub, Raw, Recipe, Row, classification, one_split, test_share
 from dataloader.building.text import clean, no_escaped_line_feeds, word
 
@@ -23,11 +23,6 @@ TONES = ("negative", "neutral", "positive")
 YELP_TERMS = "Yelp's dataset terms of use: academic, non-commercial use; the reviews may not be passed on"
 
 
-def read_emotion(_: str, file: RawFile) -> Iterator[Row]:
-    for text, label in file.table(";"):
-        yield {"text": text, "label": EMOTIONS.index(label)}
-
-
 def read_phrasebank(_: str, file: RawFile) -> Iterator[Row]:
     for line in file.lines("iso-8859-1"):
         sentence, label = line.rsplit("@", 1)
@@ -41,10 +36,8 @@ def read_imdb(split: str, archive: RawFile) -> Iterator[Row]:
             yield {"text": file.text(), "label": label}
 
 
-def read_poems(_: str, file: RawFile) -> Iterator[Row]:
-    """Yields verses; the file's labels -1, 0, 1, 2 are negative, no impact, positive, mixed."""
-    for _, text, label in file.table("\t", quoted=False):
-        yield {"verse_text": text, "label": {"-1": 0, "0": 2, "1": 1, "2": 3}[label]}
+# The file's labels -1, 0, 1, 2 are negative, no impact, positive, mixed.
+read_poems = cells("\t", ("-1", "1", "0", "2"), quoted=False, verse_text=1, label=2)
 
 
 def read_rotten_tomatoes(split: str, positive: RawFile, negative: RawFile) -> Iterator[Row]:
@@ -122,7 +115,7 @@ RECIPES = [
         "emotion",
         Hub("dair-ai/emotion", "split"),
         Raw(
-            read_emotion,
+            cells(";", EMOTIONS, text=0, label=1),
             train="https://www.dropbox.com/s/1pzkadrvffbqw6o/train.txt?dl=1",
             validation="https://www.dropbox.com/s/2mzialpsgf9k5l3/val.txt?dl=1",
         ),

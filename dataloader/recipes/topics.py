@@ -5,7 +5,7 @@ messages (Almeida et al. 2011), intents of citations (Cohan et al. 2019), OneSto
 
 from collections.abc import Iterator
 
-from dataloader.building.raw_file import RawFile
+from dataloader.building.raw_file import RawFile, cells
 from dataloader.building.recipe import Hub, Raw, Row, classification, test_share, text_to_text
 from dataloader.building.text import clean, no_line_feeds, word
 
@@ -32,17 +32,6 @@ def read_sentences(_: str, related: RawFile, unrelated: RawFile) -> Iterator[Row
         yield {"text": line.strip().split("|")[1], "label": 1}
     for line in unrelated.lines():
         yield {"text": " ".join(line.strip().split(" ")[2:]), "label": 0}
-
-
-def read_relations(column: str):
-    """Returns the reader of relations of a drug; the column names what it is related to."""
-
-    def read(_: str, file: RawFile) -> Iterator[Row]:
-        for line in file.lines():
-            fields = line.strip().split("|")
-            yield {"text": fields[1], column: fields[2], "drug": fields[5]}
-
-    return read
 
 
 def read_ag_news(_: str, file: RawFile) -> Iterator[Row]:
@@ -83,7 +72,7 @@ RECIPES = [
     ),
     text_to_text(
         "ade_corpus_v2-dosage",
-        Raw(read_relations("dosage"), train=f"{ADE}DRUG-DOSE.rel"),
+        Raw(cells("|", quoted=False, text=1, dosage=2, drug=5), train=f"{ADE}DRUG-DOSE.rel"),
         Hub(ADE_HUB, "Ade_corpus_v2_drug_dosage_relation"),
         splits=("train",),
         input="{text} [SEP] {drug}",
@@ -91,7 +80,7 @@ RECIPES = [
     ),
     text_to_text(
         "ade_corpus_v2-effect",
-        Raw(read_relations("effect"), train=f"{ADE}DRUG-AE.rel"),
+        Raw(cells("|", quoted=False, text=1, effect=2, drug=5), train=f"{ADE}DRUG-AE.rel"),
         Hub(ADE_HUB, "Ade_corpus_v2_drug_ade_relation"),
         splits=("train",),
         input="{text} [SEP] {drug}",
