@@ -4,11 +4,11 @@ gym.py            a folder of tasks in the CrossFit format     task_splits.py  t
 task_files.py     one task file: TSV or JSON lines             options.py      answer options of a task
 metrics.py        the seven metrics and each task's metric     ontology.py     category of each task
 encoding.py       examples to token ids                        batching.py     batches and micro-batches
-labels.py         labels of tasks from a CSV file              templates.py    prompts of one data set
-task_sampling.py  share of each task in training               errors.py       InputError
-jsonfile.py       JSON with clear errors                       progress.py     bars and lines of progress
-atomic_files.py   atomic writes, locks of folders              checksums.py    SHA-256 of files
-executor.py       calls in worker processes                    encoded.py      arrays of token ids
+task_sampling.py  share of each task in training               templates.py    prompts of one data set
+jsonfile.py       JSON with clear errors                       errors.py       InputError
+atomic_files.py   atomic writes, locks of folders              progress.py     bars and lines of progress
+executor.py       calls in worker processes                    checksums.py    SHA-256 of files
+encoded.py        arrays of token ids
 building/         builds CrossFit's gym and a user's tasks     recipes/        its 160 tasks and their prompts
 """
 

@@ -22,10 +22,10 @@ from tiny_vectors import write_vectors
 
 from dataloader.errors import InputError
 from dataloader.gym import Gym
-from dataloader.labels import read_task_table
 from dataloader.ontology import Ontology
 from dataloader.task_files import read_task_file
 from dataloader.task_splits import load_split
+from routing_moe.analysis.features import read_task_table
 from routing_moe.analysis.saved_routes import load_routes
 from routing_moe.answering.queries import read_queries
 from routing_moe.checkpoints.find import find_mixture

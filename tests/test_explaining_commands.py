@@ -164,7 +164,7 @@ ONE, TWO = "<here>/one", "<here>/two"
         (inspect_routes, f"{ONE} {ONE} --output_dir <out>", "is given twice"),
         (inspect_routes, "<gym>", "<gym> ... neither a run"),
         (inspect_routes, f"{ONE} --task_ontology <here>/no.json", "<here>/no.json ... no such file"),
-        (correlate_routes, f"{ONE} --feature_file <here>/no.csv", "<here>/no.csv: no such file"),
+        (correlate_routes, f"{ONE} --feature_file <here>/no.csv", "<here>/no.csv: No such file"),
         (report, f"{ONE} {TWO}", "--output_file: must be given for 2 runs"),
         (report, f"{ONE} --output_file <here>/one", "--output_file <here>/one is a folder"),
         (report, f"{ONE} --output_file {ONE}/run.json", "one/run.json: the page is HTML"),

@@ -133,7 +133,7 @@ def test_a_wrong_flag_is_reported_as_it_was_typed(place, capsys, flags, message)
         ("task,a,a:b\nhot,b,1\n", ["a column a and columns a:value"]),
         ("task,category\nhot,b\n", ["column category", "rename the column"]),
         ("task,a\nhot,b\nbig,c\nhot,d\n", ["line 4", "task hot", "in an earlier line"]),
-        ("task,a\nhot,b\nbig\n", ["line 3", "1 columns", "first line has 2"]),
+        ("task,a\nhot,b\nbig\n", ["line 3", "1 cells", "header has 2"]),
         ("task,a\nhoot,b\n", ["none of the tasks", "such as"]),
     ],
 )

@@ -20,9 +20,8 @@ from dataloader.building.report import read_report
 from dataloader.building.task_folder import sources_of
 from dataloader.errors import InputError, counted, problem_context
 from dataloader.jsonfile import load_json_object
-from dataloader.labels import read_task_table
 from dataloader.ontology import ONTOLOGY_FILE
-from routing_moe.analysis.features import OWN_FEATURES
+from routing_moe.analysis.features import OWN_FEATURES, read_task_table
 from routing_moe.analysis.runs import ontology_of
 from routing_moe.checkpoints.assemble import AVERAGED_FILE
 from routing_moe.checkpoints.find import SavedMixture, weight_files
