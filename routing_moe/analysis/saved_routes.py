@@ -195,7 +195,7 @@ def _routes_of_checkpoint(place: Path, kind: str) -> SavedRoutes:
     if not config.routes_by_task or not tasks:
         source = f"{config.num_experts} expert(s), routes: {config.route_source}"
         raise InputError(f"{place}: {source}; no task that was trained on has its own route")
-    return routes_of_model(mixture.load(), tasks, kind, run_name(mixture.checkpoint))
+    return routes_of_model(mixture.load(), tasks, kind, run_name(mixture.place))
 
 
 def routes_of_model(model, tasks: Sequence[str], kind: str = "soft", name: str = "") -> SavedRoutes:

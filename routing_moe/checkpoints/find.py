@@ -31,45 +31,37 @@ FURTHER_FILES = ("config.json", "tokenizer_config.json", "chat_template.jinja") 
 class SavedMixture:
     """A checkpoint of a mixture that was found but is not loaded yet."""
 
-    checkpoint: Path
-
-    @property
-    def place(self) -> Path:
-        return self.checkpoint
+    place: Path
 
     @cached_property
     def config(self) -> "Mixture":
         from routing_moe.model.configuration import Mixture
 
-        return Mixture.load(self.checkpoint)
+        return Mixture.load(self.place)
 
     def load(self):
         """Returns the mixture."""
         from routing_moe.model.mixtures import load_mixture
 
-        return load_mixture(self.checkpoint)
+        return load_mixture(self.place)
 
     def files(self) -> list[Path]:
-        return weight_files(self.checkpoint)
+        return weight_files(self.place)
 
 
 @dataclass(frozen=True)
 class SavedPlain:
     """A plain model: a folder or hub name, and optionally a file of weights that replaces its own."""
 
-    source: str
+    place: str
     weights: str | None = None
-
-    @property
-    def place(self) -> str:
-        return self.source
 
     @cached_property
     def config(self) -> "Mixture":
         """That of a mixture with one expert; how weights of a file were trained is unknown."""
         from routing_moe.model.mixtures import plain_config
 
-        config = plain_config(self.source)
+        config = plain_config(self.place)
         config.text_settings = None if self.weights else config.text_settings
         return config
 
@@ -78,7 +70,7 @@ class SavedPlain:
         from routing_moe.model import mixtures
 
         fields = {name: getattr(self.config, name) for name in mixtures.OF_THIS_PROJECT}
-        model = mixtures.mixture_of(mixtures.load_plain(self.source), **fields)
+        model = mixtures.mixture_of(mixtures.load_plain(self.place), **fields)
         if self.weights:
             content = mixtures.read_plain_weights(self.weights)
             with problem_context(f"{self.weights}: "):
@@ -86,7 +78,7 @@ class SavedPlain:
         return model
 
     def files(self) -> list[Path]:
-        return weight_files(self.weights or self.source)
+        return weight_files(self.weights or self.place)
 
 
 def find_model(
@@ -162,7 +154,7 @@ def find_vanilla(source: str, model: str | None = None) -> SavedMixture | SavedP
 def check_one_expert(start: SavedMixture | SavedPlain, instead: str) -> None:
     """Raises InputError for a mixture where a plain model is needed. instead: what to give."""
     if start.config.num_experts > 1:
-        raise InputError(f"{start.checkpoint} is a mixture of {start.config.num_experts} experts; {instead}")
+        raise InputError(f"{start.place} is a mixture of {start.config.num_experts} experts; {instead}")
 
 
 # ---- where runs start

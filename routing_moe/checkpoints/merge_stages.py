@@ -30,7 +30,7 @@ def check_merge(settings: MergeSettings) -> tuple[MergeSettings, SavedMixture]:
         routes = find_mixture(settings.routes_from, settings.routes_checkpoint_name, "routes_checkpoint_name")
         config = routes.config
         settings = dataclasses.replace(
-            settings, model=settings.model or recorded_model(routes.checkpoint) or BART_BASE
+            settings, model=settings.model or recorded_model(routes.place) or BART_BASE
         )
     with problem_context("--model "):
         plain = SavedPlain(settings.model).config
@@ -40,12 +40,12 @@ def check_merge(settings: MergeSettings) -> tuple[MergeSettings, SavedMixture]:
     check_target(settings)
     if not config.routes_by_task or config.num_experts == 1:
         source = "1 expert per layer" if config.num_experts == 1 else f"{config.route_source} routes"
-        raise InputError(f"--routes_from {routes.checkpoint} has {source}: tasks have no routes to keep")
+        raise InputError(f"--routes_from {routes.place} has {source}: tasks have no routes to keep")
     depths, routed = plain.depths, config.depths
     if depths != routed:
         raise InputError(
             f"--model {settings.model} has {depths[0]}+{depths[1]} layers (encoder+decoder), but the routes "
-            f"of {routes.checkpoint} are of {routed[0]}+{routed[1]}; they must be equal"
+            f"of {routes.place} are of {routed[0]}+{routed[1]}; they must be equal"
         )
     return settings, routes
 
@@ -134,7 +134,7 @@ def write_merged(settings: MergeSettings, routes: SavedMixture, model, tokenizer
         kept = f"fixed routes ({config.given_routes or 'drawn at random'})"
     start, layers = settings.vanilla_checkpoint or settings.model, len(config.routed_layers)
     noise = "" if config.has_lora else f", noise {settings.init_eps:g} (seed {settings.seed})"
-    print(f"{kept} of {len(config.task_names)} tasks: from {routes.checkpoint}")
+    print(f"{kept} of {len(config.task_names)} tasks: from {routes.place}")
     print(f"{config.experts_described} in {layers} layers: from {start}{noise}")
     print(f"written to {settings.target}")
     if (Path(settings.output_dir) / "run.json").is_file():

@@ -234,7 +234,7 @@ def refer_to_start(model, start: Start) -> None:
     if vanilla and is_on_hub(start.vanilla):
         place = start.vanilla
     elif vanilla:
-        place = vanilla.weights or vanilla.source if isinstance(vanilla, SavedPlain) else vanilla.checkpoint
+        place = (is_plain and vanilla.weights) or vanilla.place
     refer_to_base(model, place)
 
 
@@ -243,7 +243,7 @@ def take_vanilla_weights(model, source: str, init_eps: float) -> None:
     with problem_context("--vanilla_checkpoint "):
         vanilla = find_vanilla(source)
         if isinstance(vanilla, SavedPlain):
-            content = read_plain_weights(vanilla.weights or vanilla.source)
+            content = read_plain_weights(vanilla.weights or vanilla.place)
         elif vanilla.config.has_lora and vanilla.config.num_experts > 1:  # the model that they share
             content = base_tensors(vanilla.load())
             content = {name.removeprefix("backbone."): tensor for name, tensor in content.items()}

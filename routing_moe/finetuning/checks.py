@@ -181,9 +181,9 @@ def check_route_source(settings: FinetuneSettings, start: SavedMixture, gym: Gym
     way = resolver.way(task, settings.samples[0])
     if resolver.vectors:
         check_rows(settings, resolver.vectors.names, gym, f"--taskvecs {settings.taskvecs}")
-        resolver.vectors.check(start.checkpoint, config)
+        resolver.vectors.check(start.place, config)
     elif way == "stored_vector":
-        check_rows(settings, rows_read(config, task), gym, str(start.checkpoint))
+        check_rows(settings, rows_read(config, task), gym, str(start.place))
     elif way == "nearest_task":
         text_source(settings, config).check([task], resolver.seen)
         if settings.text_vectors:

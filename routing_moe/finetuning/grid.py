@@ -149,7 +149,7 @@ class Grid:
 
 def start_checksums(settings: FinetuneSettings, start: SavedMixture | SavedPlain) -> dict[str, str]:
     """Returns the SHA-256 of the files that determine the start: model, given vectors and routes."""
-    is_checkpoint = isinstance(start, SavedPlain) and start.source == settings.checkpoint
+    is_checkpoint = isinstance(start, SavedPlain) and start.place == settings.checkpoint
     with problem_context("--checkpoint " if is_checkpoint else "--model "):  # a hub name is downloaded
         sums = checksums(start)
     return sums | given_checksums(

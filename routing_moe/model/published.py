@@ -25,17 +25,16 @@ class PublishedMixture:
     """What `find.SavedMixture` is for checkpoints of this code. cls: the class of the loaded model."""
 
     cls: type
-    checkpoint: Path
-    place = property(lambda self: self.checkpoint)
+    place: Path
 
     def __post_init__(self):
-        if not (weights := self.checkpoint / "model.pt").is_file():
-            names = ", ".join(sorted(path.parent.name for path in self.checkpoint.parent.glob("*/model.pt")))
+        if not (weights := self.place / "model.pt").is_file():
+            names = ", ".join(sorted(path.parent.name for path in self.place.parent.glob("*/model.pt")))
             raise InputError(f"{weights}: not found; checkpoints there: {names or 'none'}")
 
     @cached_property
     def config(self) -> RoutingBartConfig:
-        path, (names, vectors_ND) = self.checkpoint.parent / "config.json", load_task_vectors(self.checkpoint)
+        path, (names, vectors_ND) = self.place.parent / "config.json", load_task_vectors(self.place)
         published = load_json_object(path, "the configuration of a run of the published code")
         if "router_block_num" not in published:
             raise InputError(f"{path}: lacks router_block_num; a run of the published code has it")
@@ -43,7 +42,7 @@ class PublishedMixture:
 
     def load(self):
         """Returns the model in eval mode. Raises InputError; no object is unpickled."""
-        path, weights = self.checkpoint.parent / "config.json", self.checkpoint / "model.pt"
+        path, weights = self.place.parent / "config.json", self.place / "model.pt"
         try:
             model = unfilled_model(self.cls, self.config)
             state = torch.load(weights, map_location="cpu", weights_only=True)
@@ -51,7 +50,7 @@ class PublishedMixture:
             renamed = {upstream_name(name): tensor for name, tensor in state.items()}
             renamed["lm_head.weight"] = renamed["model.shared.weight"]
             if model.config.has_router:
-                renamed["task_vectors.weight"] = torch.from_numpy(load_task_vectors(self.checkpoint)[1])
+                renamed["task_vectors.weight"] = torch.from_numpy(load_task_vectors(self.place)[1])
             else:  # a single expert needs no router
                 renamed = {name: renamed[name] for name in renamed if not name.startswith("router.")}
             model.load_state_dict(renamed)
@@ -65,7 +64,7 @@ class PublishedMixture:
         return model.eval()
 
     def files(self) -> list[Path]:
-        return [self.checkpoint / "model.pt", self.checkpoint / VECTORS_FILE]
+        return [self.place / "model.pt", self.place / VECTORS_FILE]
 
 
 def published_fields(published: dict, task_names: list[str], vector_dim: int) -> dict:

@@ -81,7 +81,7 @@ Weights: {license}. Terms of use of the data: {terms}. Trained at commit {git} b
 
 def write_shared_run(mixture: SavedMixture, name: str, license: str | None, folder: Path) -> None:
     """Writes all files and the card into an empty folder. name: owner/name on the hub."""
-    checkpoint, config = mixture.checkpoint, mixture.config
+    checkpoint, config = mixture.place, mixture.config
     if not weight_files(checkpoint):
         raise InputError(f"{checkpoint} has no model.safetensors; load it, save_pretrained, and push that")
     if len(config.task_names) == 1 and config.task_names != config.trained_tasks:

@@ -139,7 +139,7 @@ class TextsOfModel:
         # Neither answers nor task names are part of a text vector.
         longest = TextFormat.max_output_length
         text_format = replace(self.source.text_format, max_output_length=longest, hide_task_names=False)
-        kept = kept_texts(self.start.checkpoint)
+        kept = kept_texts(self.start.place)
         vectors = kept.vectors if kept and kept[1:] == (text_format, limit) else {}
         if missing := [task for task in covered if task not in vectors]:
             vectors |= self._computed({task: self.source.inputs(task) for task in missing}, self.quiet)
@@ -150,7 +150,7 @@ class TextsOfModel:
                     vectors_ND=np.stack(list(vectors.values())),
                 )
                 with contextlib.suppress(OSError):
-                    write_bytes(self.start.checkpoint / TEXTS_FILE, content)
+                    write_bytes(self.start.place / TEXTS_FILE, content)
         return {task: vectors[task] for task in sorted(set(tasks)) if task in vectors}
 
     def _computed(self, inputs: dict[str, list[str]], quiet: bool) -> dict[str, np.ndarray]:

@@ -48,7 +48,7 @@ def run_prediction(
     """Scores the dev and test files of a section; writes scores, predictions, and text vectors."""
     section, prefix = settings.predict_split, settings.prefix
     tasks = list(inputs.split.section(section))
-    checkpoint = mixture_to_score(settings.start).checkpoint
+    checkpoint = mixture_to_score(settings.start).place
     model, tokenizer = load_start(settings, inputs.split)
     model.to(accelerator.device)
     log_to_file(settings.output_dir, "eval_log.txt", accelerator.is_main_process)
