@@ -93,7 +93,7 @@ def test_a_prefix_is_the_task_name_as_in_training(tmp_path):
     ("fields", "message"),
     [
         (dict(router_mode="softmax"), "a: the route mixes the outputs of several experts"),
-        (dict(route_source="random"), "has no route for a: routes differ among its examples"),
+        (dict(route_source="random"), "draws a route for each example"),
     ],
 )
 def test_routes_that_are_no_plain_model_are_refused(fields, message, make_model, tmp_path):
