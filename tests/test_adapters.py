@@ -15,7 +15,7 @@ from routing_moe import RoutingBartForConditionalGeneration
 from routing_moe.checkpoints.adapters import PREFIX, WEIGHTS_FILE, fill_expert, lora_fields, read_adapter
 from routing_moe.config.assemble import ADAPTER_FILE
 from routing_moe.model.lora import LoraLinear
-from routing_moe.model.selection import noise_free_routes
+from routing_moe.model.selection import select_routes
 
 SEED_OF_BART = 3
 
@@ -202,7 +202,7 @@ def test_mixed_factors_are_those_of_pefts_poly(batch, splits):
     fields = dict(expert_kind="lora", task_names=["a"]) | of_lora
     model = RoutingBartForConditionalGeneration.from_bart(plain_bart(), E, **fields).double().eval()
     logits_NLE = torch.randn(tasks, 4 * splits, E, dtype=torch.float64)
-    routes_NLE = noise_free_routes(logits_NLE, "bernoulli", temperature=1.0)
+    routes_NLE = select_routes(logits_NLE, "bernoulli", temperature=1.0, noise=False)
     with torch.no_grad():
         for name, linear in linear_maps(model).items():
             side, _, i = name.removeprefix("model.").split(".")[:3]

@@ -12,7 +12,7 @@ from transformers import BartForConditionalGeneration
 
 from routing_moe import RoutingBartForConditionalGeneration, select_routes
 from routing_moe.model.route_sources import random_task_routes
-from routing_moe.model.selection import explore, noise_free_routes
+from routing_moe.model.selection import explore
 
 TASKS = ["a", "b", "c", "d"]
 TASK_IDS = torch.tensor([0, 3, 1, 0])
@@ -66,18 +66,21 @@ def test_a_high_temperature_is_the_average_and_the_noise_free_choice_the_argmax(
     logits = torch.randn(6, 4, 3)
     warm = select_routes(logits, "softmax", 300)
     torch.testing.assert_close(warm, torch.full((6, 4, 3), 1 / 3), atol=5e-3, rtol=0)
-    hard = noise_free_routes(logits, "gumbel_softmax_st", 0.5)
+    hard = select_routes(logits, "gumbel_softmax_st", 0.5, noise=False)
     assert torch.equal(hard.argmax(-1), logits.argmax(-1))
     assert hard.unique().tolist() == [0.0, 1.0]
     for mode in ("softmax", "gumbel_softmax"):
-        torch.testing.assert_close(noise_free_routes(logits, mode, 0.5), (logits / 0.5).softmax(-1))
+        torch.testing.assert_close(select_routes(logits, mode, 0.5, noise=False), (logits / 0.5).softmax(-1))
 
 
 def test_bernoulli_routes_are_normalised_sigmoids_also_without_ablated_experts():
     ablated = torch.tensor([[[1.0, 0.0, -torch.inf]]])
     weights = torch.tensor([1 / (1 + math.exp(-2)), 0.5, 0.0])
-    torch.testing.assert_close(noise_free_routes(ablated, "bernoulli", 0.5)[0, 0], weights / weights.sum())
-    far = noise_free_routes(torch.full((1, 1, 2), -1e4), "bernoulli", 0.1)  # the sigmoids themselves are 0
+    torch.testing.assert_close(
+        select_routes(ablated, "bernoulli", 0.5, noise=False)[0, 0], weights / weights.sum()
+    )
+    # the sigmoids themselves are 0
+    far = select_routes(torch.full((1, 1, 2), -1e4), "bernoulli", 0.1, noise=False)
     torch.testing.assert_close(far, torch.full((1, 1, 2), 0.5))
 
 

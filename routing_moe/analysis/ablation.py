@@ -35,7 +35,7 @@ from routing_moe.evaluation.scoring import answer, score
 from routing_moe.io.job_folder import JobFolder, keep_same_job
 from routing_moe.io.main_process import on_main
 from routing_moe.model.given_routes import layer_names
-from routing_moe.model.selection import noise_free_routes
+from routing_moe.model.selection import select_routes
 from routing_moe.results.scores import in_categories
 from routing_moe.training.checks import Inputs
 from routing_moe.training.prediction import route_tasks, task_files
@@ -67,9 +67,8 @@ def routes_without(model, tasks: Sequence[str], experts: ExpertSet = BASE) -> Te
         mask[row, expert] = True
     if config.has_router:
         logits_NLE = model.router_logits(model.task_ids(list(tasks))).masked_fill(mask, -torch.inf)
-        routes_NLE = noise_free_routes(
-            logits_NLE, config.router_mode, config.router_temperature, config.router_top_k
-        )
+        how = config.router_mode, config.router_temperature
+        routes_NLE = select_routes(logits_NLE, *how, top_k=config.router_top_k, noise=False)
     else:
         routes_NLE = model.routes_for(list(tasks))
     left_NLE = routes_NLE.masked_fill(mask, 0.0)  # a plugin's selection may give weight to every expert

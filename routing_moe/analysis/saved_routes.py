@@ -205,7 +205,7 @@ def routes_of_model(model, tasks: Sequence[str], kind: str = "soft", name: str =
     config = model.config
     temperature = 1.0 if kind == "soft_t1" else config.router_temperature
     with torch.no_grad():
-        values_NLE = model.expected_routes(list(tasks), temperature).double().cpu().numpy()
+        values_NLE = model.source.expected(model, list(tasks), temperature).double().cpu().numpy()
     values_NLE = values_NLE[:, config.routed_rows]
     values_NLE = chosen_experts(values_NLE) if kind == "chosen" else values_NLE
     return SavedRoutes(name, tuple(tasks), config.row_names, values_NLE, kind=kind)

@@ -23,18 +23,14 @@ def select_routes(
     """Returns routes (N, L, E) drawn from logits by the function of ROUTER_MODES.
 
     With `encoder_layers`, Gumbel noise is drawn as one (layers, N, E) block for the encoder, then one for the
-    decoder, as in the published code, so that equal seeds give equal draws.
+    decoder, as in the published code, so that equal seeds give equal draws. Without noise, straight-through
+    routes are the one-hot of the best expert.
     """
     if mode not in ROUTER_MODES:
         raise ValueError(f"router mode {mode!r} is not one of {', '.join(ROUTER_MODES)}")
     if not temperature > 0:
         raise ValueError(f"the temperature is {temperature}; it must be greater than 0")
     return ROUTER_MODES[mode](logits_NLE, temperature, noise, encoder_layers=encoder_layers, top_k=top_k)
-
-
-def noise_free_routes(logits_NLE: Tensor, mode: str, temperature: float, top_k: int = 2) -> Tensor:
-    """Returns routes (N, L, E) without noise; for straight-through the one-hot of the best expert."""
-    return select_routes(logits_NLE, mode, temperature, top_k=top_k, noise=False)
 
 
 def softmax(logits_NLE: Tensor, temperature: float, noise: bool, **_) -> Tensor:

@@ -178,10 +178,6 @@ class RoutingModel:
         routes_NLE = self.source.of_tasks(self, task_names, mode, temperature, noise)
         return checked(self.config, routes_NLE, len(task_names))
 
-    def expected_routes(self, task_names: list[str], temperature: float) -> Tensor:
-        """Returns the expected routes (N, L, E): for sampled modes about those without noise."""
-        return self.source.expected(self, task_names, temperature)
-
     def _resolve_routes(
         self, routes, task_ids, batch_size: int, skip_weight_check=False, inputs=()
     ) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dataloader.encoded import EncodedExamples
 from routing_moe.model.route_clusters import groups_of_equal_rows, nearest_cluster, single_experts
-from routing_moe.model.selection import noise_free_routes
+from routing_moe.model.selection import select_routes
 from routing_moe.model.task_routing import TaskVectors
 from routing_moe.model.task_vectors import UNKNOWN, of_sample, row_of
 from routing_moe.task_choice.choice import Resolver, TaskChoice, rows_read, seen_when_stored
@@ -58,9 +58,9 @@ class Chooser:
         """Returns the noise-free route (L, E) of a choice."""
         if choice.route_LE is not None:
             return torch.from_numpy(choice.route_LE).to(self.model.device, self.model.routing_dtype)
-        selection = self.config.router_mode, self.config.router_temperature, self.config.router_top_k
-        vector_1D = vector_of(self.model, choice)[None]
-        return noise_free_routes(self.model.router(vector_1D), *selection)[0].detach()
+        config, logits_1LE = self.config, self.model.router(vector_of(self.model, choice)[None])
+        how = config.router_mode, config.router_temperature
+        return select_routes(logits_1LE, *how, top_k=config.router_top_k, noise=False)[0].detach()
 
     # ---- the ways of a resolver
 

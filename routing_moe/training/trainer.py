@@ -201,7 +201,7 @@ class Training:
     def _routes_of(self, tasks: list[str], temperature: float | None) -> Tensor:
         """Returns the expected routes (N, L, E) of tasks; means over dev examples where each has its own."""
         if not self.model.source.reads_inputs:
-            return self.model.expected_routes(tasks, temperature)
+            return self.model.source.expected(self.model, tasks, temperature)
         files = {task: [file for file in self.dev_files if file.task == task] for task in tasks}
         examples = [EncodedExamples.joined([file.encoded for file in own]) for own in files.values()]
         return torch.stack([routes_of_examples(self.model, own).mean(dim=0) for own in examples])
