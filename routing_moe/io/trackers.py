@@ -4,7 +4,6 @@ import csv
 from pathlib import Path
 
 from accelerate import Accelerator
-from accelerate.tracking import GeneralTracker, on_main_process
 
 from dataloader.atomic_files import write_text
 from dataloader.errors import InputError, in_brief
@@ -12,51 +11,38 @@ from routing_moe.io.main_process import on_main
 from routing_moe.io.run_folder import CURVES_FILE
 
 
-class CsvTracker(GeneralTracker):
-    """Appends one row per logged step to `curves.csv`."""
+def drop_rows_after(curves: Path, step: int) -> None:
+    """Drops the rows of steps that a resumed run repeats."""
+    text = curves.read_text(encoding="utf-8") if step and curves.is_file() else ""
+    complete = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    try:
+        kept = [row for row in complete[1:] if int(row.split(",")[0]) <= step]
+        write_text(curves, "".join(complete[:1] + kept))
+    except ValueError as error:
+        advice = "delete it to resume without its rows"
+        raise InputError(f"{curves}: cannot be continued ({in_brief(error)}); {advice}") from None
 
-    name = "csv"
-    requires_logging_directory = True
 
-    def __init__(self, run_dir: str | Path):
-        super().__init__()
-        self.path = Path(run_dir) / CURVES_FILE
-
-    @property
-    def tracker(self) -> Path:
-        return self.path
-
-    def store_init_configuration(self, values: dict) -> None:
-        """Does nothing, because run.json has the settings."""
-
-    def drop_rows_after(self, step: int) -> None:
-        """Drops the rows of steps that a resumed run repeats."""
-        text = self.path.read_text(encoding="utf-8") if step and self.path.is_file() else ""
-        complete = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        try:
-            kept = [row for row in complete[1:] if int(row.split(",")[0]) <= step]
-            write_text(self.path, "".join(complete[:1] + kept))
-        except ValueError as error:
-            advice = "delete it to resume without its rows"
-            raise InputError(f"{self.path}: cannot be continued ({in_brief(error)}); {advice}") from None
-
-    @on_main_process
-    def log(self, values: dict, step: int | None = None, **kwargs) -> None:
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+def log_curves(folder: Path, accelerator: Accelerator, values: dict[str, float], step: int) -> None:
+    """Appends a row to the `curves.csv` of a run, and sends it to the other tracker, if any."""
+    if accelerator.is_main_process:
+        with (folder / CURVES_FILE).open("a", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             if file.tell() == 0:
                 writer.writerow(["step", *values])
             writer.writerow([step, *values.values()])
+    accelerator.log(values, step=step)
 
 
 def start_trackers(settings, accelerator: Accelerator, first_step: int) -> None:
-    """Starts the tracker of `curves.csv` and that of --log_with, which shows the name of the run."""
-    curves = CsvTracker(settings.output_dir)
-    accelerator.project_configuration.set_directories(settings.output_dir)
-    accelerator.log_with = [curves] if settings.log_with == "csv" else [curves, settings.log_with]
-    flat = {k: v for k, v in settings.to_dict().items() if isinstance(v, str | int | float | bool)}
+    """Prepares `curves.csv`, and starts the tracker of --log_with, which shows the name of the run."""
     # Only the main process reads the old curves; a damaged file must end all processes.
-    on_main(accelerator, lambda: curves.drop_rows_after(first_step))
+    on_main(accelerator, lambda: drop_rows_after(Path(settings.output_dir, CURVES_FILE), first_step))
+    if settings.log_with == "csv":
+        return
+    accelerator.project_configuration.set_directories(settings.output_dir)
+    accelerator.log_with = [settings.log_with]
+    flat = {k: v for k, v in settings.to_dict().items() if isinstance(v, str | int | float | bool)}
     name = "-".join(Path(settings.output_dir).resolve().parts[1:][-2:])  # such as softmax-seed42
     names = {"clearml": "task_name", "dvclive": "exp_name", "mlflow": "run_name"}
     names |= {"swanlab": "experiment_name", "trackio": "name", "wandb": "name"}

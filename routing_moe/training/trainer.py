@@ -29,6 +29,7 @@ from routing_moe.io.files import npy_bytes
 from routing_moe.io.main_process import on_main
 from routing_moe.io.memory import peak_memory_gb
 from routing_moe.io.run_folder import CURVES_FILE
+from routing_moe.io.trackers import log_curves
 from routing_moe.model.given_routes import layer_names
 from routing_moe.optim.step import Stepper
 from routing_moe.results.scores import mean_score
@@ -117,7 +118,7 @@ class Training:
                 "grad_norm": report["grad_norm"],
                 "route_entropy": report["route_entropy"],
             }
-            self.accelerator.log(curves, step=step)
+            log_curves(self.folder, self.accelerator, curves, step)
 
     def _evaluate_and_save(self) -> None:
         settings, step = self.settings, self.state["step"]
