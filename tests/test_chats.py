@@ -17,7 +17,7 @@ from dataloader.errors import InputError
 from dataloader.gym import Example, Gym
 from dataloader.task_files import checked_turns, last_input
 from routing_moe.cli.answer import main as answer
-from routing_moe.evaluation.text_vectors import bare_inputs
+from routing_moe.evaluation.text_vectors import BARE
 
 pytestmark = pytest.mark.usefixtures("quick_pictures")
 
@@ -48,10 +48,10 @@ def tokenizer_of(name: str):
     return tokenizer
 
 
-def tokens_of(tokenizer, turns: list[dict], how=FORMAT, **changed) -> list[int]:
+def tokens_of(tokenizer, turns: list[dict], **changed) -> list[int]:
     text, before = last_input(checked_turns(turns, "messages"))
     row = Example("a", "a", text, ("x",), (), before)
-    return encode([row], tokenizer, replace(how, **changed), {"a": 0}).sources[0].tolist()
+    return encode([row], tokenizer, replace(FORMAT, **changed), {"a": 0}).sources[0].tolist()
 
 
 def test_an_indented_message_has_no_further_space_and_one_of_one_line_has_none():
@@ -95,7 +95,8 @@ def test_a_chat_has_its_own_system_message_and_needs_a_template_but_for_text_vec
     assert "[INST] [a] Why" in tokenizer.decode(tokens_of(tokenizer, CHAT, no_prefix=False))
     with pytest.raises(InputError, match="a: its rows are chats of several turns, which need a decoder-only"):
         tokens_of(tokenizer, CHAT, prompt_format="crossfit")
-    assert tokenizer.decode(tokens_of(tokenizer, CHAT, how=bare_inputs(FORMAT))) == "<s> " + "\n".join(TEXTS)
+    whole = "\n".join(TEXTS)
+    assert tokenizer.decode(tokens_of(tokenizer, [CHAT[1] | {"content": whole}], **BARE)) == f"<s> {whole}"
 
 
 # ---- from tables to answers

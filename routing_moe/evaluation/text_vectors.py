@@ -4,10 +4,9 @@ The vector of a task is the mean, over its inputs, of each input's mean encoder 
 `<s>`). Means exclude padding and the tokens that the tokenizer puts around every text (`<s>`, `</s>`).
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,20 +21,8 @@ from routing_moe.model.route_sources import average
 from routing_moe.model.task_routing import RoutingModel
 
 StatesOf = Callable[[Tensor, Tensor], Tensor]  # (input_ids (B, S), attention_mask (B, S)) -> states (B, S, D)
+BARE = dict(no_prefix=True, prompt_format="crossfit")  # format of inputs without [task] or chat template
 CUT_AT_ONCE = 1024  # texts that are split into batches together; limits the time of the optimal split
-
-
-@dataclass(frozen=True)
-class BareInputs(TextFormat):
-    """The text format of training without " [task]" before the input."""
-
-    def source(self, example: Example) -> str:
-        text = f" {example.whole_text}"
-        return text.lower() if self.do_lowercase else text
-
-
-def bare_inputs(text_format: TextFormat) -> BareInputs:
-    return BareInputs(**dataclasses.asdict(text_format) | {"prompt_format": "crossfit"})
 
 
 def text_vectors(
@@ -57,7 +44,7 @@ def text_vectors(
     for task, inputs in inputs_by_task.items():
         if not inputs:
             raise InputError(f"task '{task}' has no inputs to compute a text vector from")
-    text_format = text_format if task_names else bare_inputs(text_format)
+    text_format = text_format if task_names else replace(text_format, **BARE)
     examples = [
         Example(task, task, text, ("",)) for task, inputs in inputs_by_task.items() for text in inputs
     ]

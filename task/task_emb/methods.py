@@ -1,6 +1,7 @@
 """Methods that compute task vectors. Each loads its model once, and then computes one vector at a time."""
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from dataloader.encoding import TextFormat, encode
 from dataloader.errors import InputError, in_brief, problem_context
 from routing_moe.checkpoints.tokenizer_files import load_tokenizer
 from routing_moe.config.shared import step_settings_of, text_problems
-from routing_moe.evaluation.text_vectors import bare_inputs, encoder_states, text_vectors
+from routing_moe.evaluation.text_vectors import BARE, encoder_states, text_vectors
 from routing_moe.finetuning.starting_model import plain_of
 from routing_moe.finetuning.trial import Weights
 from routing_moe.io.accelerator import command_device, make_accelerator
@@ -76,9 +77,10 @@ class BartMethod:
     def encoded(self, task: str, samples: str) -> EncodedExamples:
         """Returns the encoded examples of a task. By default, inputs start with neither a name nor [task]."""
         text_format = TextFormat.of(self.settings, self.model.config)
-        if not (self.settings.task_names or text_format.hide_task_names):
-            text_format = bare_inputs(text_format)
         examples = self.settings.examples(task, samples)
+        if not (self.settings.task_names or text_format.hide_task_names):
+            text_format = replace(text_format, **BARE)
+            examples = [replace(each, input=each.whole_text, before=()) for each in examples]
         return encode(examples, self.tokenizer, text_format, {task: 0})
 
     def pooled_states(self, task: str, samples: str) -> np.ndarray:
