@@ -10,7 +10,7 @@
 #   --expert_kind layer or lora, --expert_rate R of the experts: complete layers (as --base_lr), or of low rank (1e-3;
 #   --lora_rank N (--delta_rank), --lora_alpha N (its rank))
 #   --contested_above NATS: a row is contested if the BART loses more on it (1); --rows N (16) of each task that are
-#   compared, --loss answer|options, --advantage NATS (0): `routing-moe transfer --help`
+#   compared, --advantage NATS (0): `routing-moe transfer --help`
 # Further flags: `routing-moe train`, for all trainings. Variables: DATA_DIR, SPLIT, OUTPUT_DIR, PROCESSES.
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 ARGS=("$@") && take_data
@@ -28,7 +28,6 @@ take --lora_rank SIZE "$RANK"
 take --lora_alpha ALPHA "$SIZE"
 take --contested_above CONTESTED 1
 take --rows ROWS 16
-take --loss LOSS answer
 take --advantage ADVANTAGE 0
 LOW_RANK=(--expert_kind lora --lora_rank "$RANK" --lora_alpha "$RANK")
 case $KIND in
@@ -49,7 +48,7 @@ routing-moe "${TRAIN[@]}" --do_train --vanilla_checkpoint "$DENSE" --task_routes
     --learning_rate "$DELTA_RATE" --shared_base --base_lr "$BASE_RATE" --contested_above "$CONTESTED" \
     --total_steps "$DELTA_STEPS" --eval_period "$DELTA_STEPS" --no_text_vectors --output_dir "$OUT/deltas"
 
-routing-moe transfer "$OUT/deltas" --rows "$ROWS" --loss "$LOSS" --advantage "$ADVANTAGE"
+routing-moe transfer "$OUT/deltas" --rows "$ROWS" --advantage "$ADVANTAGE"
 
 BASE=$OUT/deltas
 [ -n "$DRY_RUN" ] || [ -d "$BASE/best" ] || BASE=$DENSE # few rows are contested, so no deltas were trained

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Low-rank experts of a pre-trained model: twins of tasks with permuted labels, adapters that exist, pairs of tasks.
 #   bash example_scripts/pretrained/study.sh --train_dir data/gym        plan: docs/results/protocols/pretrained_plan.md
-# Variables: PARTS (tuning twins options few adapters pairs), SEEDS, MODEL (models/smollm2 of get_smollm2.sh), OUTPUT_DIR, JOBS (2),
+# Variables: PARTS (tuning twins few adapters pairs), SEEDS, MODEL (models/smollm2 of get_smollm2.sh), OUTPUT_DIR, JOBS (2),
 # TWIN_STEPS, FEW_STEPS, POOL_STEPS, COPY_STEPS, PAIR_STEPS, PAIR_SEEDS. The same call continues. Further flags: `routing-moe train`.
 source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 ARGS=("$@") && take_data && take --model MODEL "${MODEL:-models/smollm2}"
 take_runs models/pretrained "61 62 63 64 65" && TUNE_SEED=60 JOBS=${JOBS:-2} TOOLS=example_scripts/pretrained
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-PARTS=${PARTS:-tuning twins options few adapters pairs}
+PARTS=${PARTS:-tuning twins few adapters pairs}
 POOL_STEPS=${POOL_STEPS:-400} TWIN_STEPS=${TWIN_STEPS:-200} FEW_STEPS=${FEW_STEPS:-100} COPY_STEPS=${COPY_STEPS:-40}
 PAIR_STEPS=${PAIR_STEPS:-1200} PAIR_SEEDS=${PAIR_SEEDS:-61 62}
 part() { [[ " $PARTS " = *" $1 "* ]]; }
@@ -30,7 +30,6 @@ declare -A FLAGS=(
     [random_groups]="--task_routes GYM/random-SEED.json"
     [per_task]="--task_routes tasks"
     [cross_loss]="--task_routes $OUT/twins/per_task/seedSEED/transfer/groups.json"
-    [cross_options]="--task_routes $OUT/twins/per_task/seedSEED/options/groups.json"
     [random_found]="--task_routes random:$OUT/twins/per_task/seedSEED/transfer/groups.json"
 )
 arm() { # NAME GYM STEPS RATE SEED FOLDER
@@ -48,7 +47,7 @@ if part tuning; then
 fi
 declare -A RATE=()
 while read -r name rate; do RATE[$name]=$rate; done < <("$PYTHON" $TOOLS/study.py rates "$OUT/tuning" $RATES)
-for name in cross_loss cross_options random_found; do RATE[$name]=${RATE[random_groups]:-}; done  # tasks need not fit
+for name in cross_loss random_found; do RATE[$name]=${RATE[random_groups]:-}; done # tasks need not fit
 
 # ---- twins
 tuned() { # NAME ...
@@ -76,13 +75,6 @@ if part twins; then
         arms_of twins "$TWIN_STEPS" "$seed" random_groups && read_unseen true_groups && read_unseen one_16
         arms_of twins "$TWIN_STEPS" "$seed" cross_loss random_found one_128 && read_unseen cross_loss
     done | in_parallel
-fi
-if part options; then # exploratory: without a contrast of the plan
-    for seed in $SEEDS; do
-        own=$OUT/twins/per_task/seed$seed
-        run "$own/options/groups.json" routing-moe transfer "$own" --loss options --output_dir "$own/options"
-    done | in_parallel
-    for seed in $SEEDS; do arms_of twins "$TWIN_STEPS" "$seed" cross_options; done | in_parallel
 fi
 if part few; then
     tuned per_task true_groups one_16 random_groups

@@ -238,7 +238,9 @@ def main(out: Path, target: Path) -> None:
     if len(family):
         found.append(family)
         tables["twins_tasks"] = twins
-        tables["twins"] = twins.groupby(["part", "arm"], as_index=False)[MEASURES["twins"]].mean()
+        seeds = twins.groupby(["part", "arm"])["seed"].transform("nunique")
+        complete = twins[seeds == twins.groupby("part")["seed"].transform("nunique")]
+        tables["twins"] = complete.groupby(["part", "arm"], as_index=False)[MEASURES["twins"]].mean()
         tables["twins_groups"] = with_known(path["twins_groups"], group_table(out), KEYS["twins_groups"])
     tables["contrasts"] = pd.concat(
         [table.assign(p_holm=holm(table["p"])) for table in found], ignore_index=True

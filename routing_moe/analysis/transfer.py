@@ -7,7 +7,7 @@
     groups.json       {task: group}, a file for `train --task_routes`
     transfer.json     contested share, number of groups, silhouette, agreement, advantage, FLOPs
 
-N tasks, R rows, P rows, or pairs of a row and an option; M experts that are compared, L layers, E experts.
+N tasks, R rows, M experts that are compared, L layers, E experts.
 """
 
 import dataclasses
@@ -30,8 +30,6 @@ from routing_moe.answering.routed import Routed
 from routing_moe.checkpoints.find import checksums
 from routing_moe.config.ablate import TransferSettings
 from routing_moe.config.adapt import BASE
-from routing_moe.config.choices import OPTIONS
-from routing_moe.evaluation.option_losses import among_options, pairs_of
 from routing_moe.evaluation.route_losses import losses_along, losses_of_tasks
 from routing_moe.io.arrays import load_array
 from routing_moe.io.files import npy_bytes
@@ -60,21 +58,13 @@ class TransferJob:
         self.accelerator, self.model = routed.accelerator, routed.model
         names = self.model.config.task_names
         ids = {name: row for row, name in enumerate(names)}
-        of_texts = routed.tokenizer, routed.text_format, ids
-        rows = encode(examples, *of_texts)
+        rows = encode(examples, routed.tokenizer, routed.text_format, ids)
         self.all_tasks = [name for name in names if name in {example.task for example in examples}]
-        chosen = contested.chosen_from(rows, names) if contested else np.arange(len(rows))
-        if settings.loss == OPTIONS:
-            chosen = chosen[[bool(examples[row].options) for row in chosen]]
-        tasks = rows.task_ids_N[chosen]
-        of_tasks = [chosen[tasks == n] for n in np.unique(tasks)]
-        chosen = np.concatenate([evenly_spread(own, settings.rows) for own in of_tasks])
-        used, self.tasks_R = np.unique(rows.task_ids_N[chosen], return_inverse=True)
-        self.rows_P, rows = np.arange(len(chosen)), rows.subset(chosen)
-        if settings.loss == OPTIONS:
-            pairs, self.rows_P, self.is_accepted_P = pairs_of([examples[row] for row in chosen])
-            rows = encode(pairs, *of_texts)
-        self.encoded = dataclasses.replace(rows, task_ids_N=self.tasks_R[self.rows_P])
+        rows = contested.chosen_from(rows, names) if contested else rows
+        of_tasks = [np.flatnonzero(rows.task_ids_N == n) for n in np.unique(rows.task_ids_N)]
+        rows = rows.subset(np.concatenate([evenly_spread(own, settings.rows) for own in of_tasks]))
+        used, self.tasks_R = np.unique(rows.task_ids_N, return_inverse=True)
+        self.rows = dataclasses.replace(rows, task_ids_N=self.tasks_R)
         self.tasks = [names[n] for n in used]
         self.routes_NLE = self.model.routes_for(self.tasks)
         self._check_experts()
@@ -87,7 +77,7 @@ class TransferJob:
     def _read(self, path: Path) -> np.ndarray:
         """Returns the losses (R,) of a file. Raises ValueError for another shape."""
         losses_R = load_array(path)
-        if losses_R.shape != (len(self.tasks_R),):
+        if losses_R.shape != (len(self.rows),):
             raise ValueError("not a loss of each row")
         return losses_R
 
@@ -124,10 +114,8 @@ class TransferJob:
             "least_advantage": self.settings.advantage,
             "tasks": len(self.tasks),
             "experts": len(columns_M),
-            "rows": len(self.tasks_R),
-            "loss": self.settings.loss,
-            "total_flops": (len(columns_M) + 2 + (base_R1 is not None))
-            * rows_flops(self.model, self.encoded),
+            "rows": len(self.rows),
+            "total_flops": (len(columns_M) + 2 + (base_R1 is not None)) * rows_flops(self.model, self.rows),
         }
         columns = [self.tasks[n] for n in columns_M]
         losses_NM = means_by_task(losses_RM, self.tasks_R, len(self.tasks))
@@ -148,8 +136,7 @@ class TransferJob:
         for name in ProgressBar(routes, "losses", len(routes), unit="expert", disable=quiet):
             losses_R = on_main(self.accelerator, lambda name=name: self.losses.finished(name))
             if losses_R is None:
-                losses_P = losses_along(self.model, self.encoded, routes[name][None], self.accelerator)[:, 0]
-                losses_R = self._of_rows(losses_P, np.arange(len(self.encoded)))
+                losses_R = losses_along(self.model, self.rows, routes[name][None], self.accelerator)[:, 0]
                 if self.accelerator.is_main_process:
                     self.losses.write(name, npy_bytes(losses_R))
             found.append(losses_R)
@@ -158,7 +145,7 @@ class TransferJob:
     def _begin(self) -> None:
         described = {
             "checkpoint": checksums(self.routed.start),
-            "data": self.encoded.fingerprint(),
+            "data": self.rows.fingerprint(),
             "columns": self.columns_M.tolist(),
             "mixed_precision": self.accelerator.mixed_precision,
         }
@@ -194,17 +181,8 @@ class TransferJob:
         """Returns the losses of some rows, each along its task's weights of the compared experts."""
         weights = torch.from_numpy(weights_NM).to(self.routes_NLE)
         means_NLE = torch.einsum("nm,mle->nle", weights, self.routes_NLE[self.columns_M])
-        pairs = np.flatnonzero(np.isin(self.rows_P, rows))
-        examples = self.encoded.subset(pairs)
-        losses_P = losses_of_tasks(self.model, examples, means_NLE, self.accelerator, "losses along means")
-        return self._of_rows(losses_P, pairs)
-
-    def _of_rows(self, losses_P: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-        """Returns the losses of rows by those of what was encoded: rows, or pairs."""
-        if self.settings.loss != OPTIONS:
-            return losses_P
-        tokens_P = self.encoded.target_lengths_N[pairs]
-        return among_options(losses_P, tokens_P, self.rows_P[pairs], self.is_accepted_P[pairs])
+        examples = self.rows.subset(rows)
+        return losses_of_tasks(self.model, examples, means_NLE, self.accelerator, "losses along means")
 
 
 def halves(tasks_R: np.ndarray) -> np.ndarray:

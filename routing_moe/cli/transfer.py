@@ -5,9 +5,9 @@
     routing-moe train ... --task_routes models/tasks/transfer/groups.json --output_dir models/groups
     routing-moe transfer models/assembled --train_dir data/gym      # adapters that exist
 
-transfer.csv has the loss of each task's rows along each expert, in nats per row (--loss options: among the
-options); of low-rank experts also along none, in the column (base). transfer.png has what each task gains
-along each expert. Losses are kept expert by expert; the same command continues an interrupted one.
+transfer.csv has the loss of each task's rows along each expert, in nats per row; of low-rank experts also
+along none, in the column (base). transfer.png has what each task gains along each expert. Losses are kept
+expert by expert; the same command continues an interrupted one.
 docs/routes_by_loss.md has a whole example, with rates.
 """
 
@@ -15,18 +15,15 @@ import logging
 import os
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 
 from dataloader.errors import InputError, in_short, problem_context
 from dataloader.gym import Example, Gym
 from dataloader.jsonfile import load_json_object
 from dataloader.ontology import Ontology, ontology_path
-from dataloader.options import option_source
 from routing_moe.answering.labelled_rows import labelled_rows
 from routing_moe.checkpoints.find import find_mixture
 from routing_moe.config.ablate import TransferSettings
 from routing_moe.config.assemble import named_places
-from routing_moe.config.choices import OPTIONS
 from routing_moe.config.console import run_command
 from routing_moe.config.shared import given_texts
 from routing_moe.io.files import unwritable
@@ -49,12 +46,8 @@ def run(settings: TransferSettings) -> None:
     start = find_mixture(str(settings.run), settings.checkpoint_name, "checkpoint_name")
     saved = load_run_settings(settings.run) or {}
     tasks = [task for task in start.config.task_names if task in start.config.trained_tasks]
-    if settings.tables:
-        rows, ontology = rows_of_tables(settings, tasks)
-    else:
-        rows, ontology = rows_of_gym(settings, saved, tasks)
-    rows = with_options(rows) if settings.loss == OPTIONS else rows
-    compare(settings, settings.mixed_precision or saved.get("mixed_precision"), rows, ontology, contested)
+    rows = rows_of_tables(settings, tasks) if settings.tables else rows_of_gym(settings, saved, tasks)
+    compare(settings, settings.mixed_precision or saved.get("mixed_precision"), *rows, contested)
 
 
 def rows_of_tables(settings: TransferSettings, tasks: list[str]) -> tuple[list[Example], Ontology]:
@@ -82,26 +75,6 @@ def rows_of_gym(settings: TransferSettings, saved: dict, tasks: list[str]) -> tu
         raise InputError(f"--train_dir {place}: {problems[0]}; give the gym of its training")
     examples = gym.pool(tasks, "train", limit=8 if saved.get("debug") else None)
     return examples, Ontology.load(ontology_path(place, saved.get("task_ontology")))
-
-
-def with_options(rows: list[Example]) -> list[Example]:
-    """Returns the rows with their options, () if the answer is none of them.
-
-    Raises InputError for a task without any.
-    """
-    found = []
-    for task in dict.fromkeys(row.task for row in rows):
-        own = [row for row in rows if row.task == task]
-        source = option_source(own, "ACC")
-        own = [replace(row, options=source.options(row)) for row in own]
-        own = [row if {*row.options} & {*row.outputs} else replace(row, options=()) for row in own]
-        if not any(row.options for row in own):
-            raise InputError(
-                f"--loss options: no answer of {task} is one of its options, or it has none; give "
-                "--loss answer, or rows with options (docs/data.md)"
-            )
-        found += own
-    return found
 
 
 def write_one_group(settings: TransferSettings, contested: Contested) -> None:

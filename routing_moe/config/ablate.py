@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dataloader.errors import InputError
 from dataloader.task_splits import SECTIONS
-from routing_moe.config.choices import ANSWER, FOUND_BY_RULE, LOSSES, PRECISIONS, SCORINGS
+from routing_moe.config.choices import FOUND_BY_RULE, PRECISIONS, SCORINGS
 from routing_moe.config.flags import AT_LEAST_1, REQUIRED, SEED, Range, flags_of, group
 from routing_moe.config.plugins import PluginFlags
 from routing_moe.config.shared import GivenReading
@@ -69,7 +69,6 @@ class TransferSettings(GivenReading):
     output: str = WHAT("{output}", "with --tables: its answer, with columns in braces", metavar="TEXT")
     checkpoint_name: str | None = WHAT(None, "which checkpoint of a run (default: best)")
     rows: int = WHAT(16, "most rows of each task, evenly spaced: all are read once along each expert", range=AT_LEAST_1)
-    loss: str = WHAT(ANSWER, "of a row. answer: of its answer; options: of its answer among its options, for tasks with labels: what experts know of the labels does not count", choices=LOSSES)
     columns: int = WHAT(256, "most experts that are compared; of more tasks, so many are drawn, and the others join the group whose experts they gain most from. A sample needs about three tasks of each group", range=AT_LEAST_1)
     seed: int = WHAT(42, "seed of the sample", range=SEED)
 

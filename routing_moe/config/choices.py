@@ -42,7 +42,6 @@ LORA_MIXINGS = ("products", "factors")  # model/lora.py
 EXPERT_MIXINGS = ("outputs", "parameters")  # model/routed_layer.py
 PROMPT_FORMATS = ("crossfit", "chat")  # dataloader/encoding.py
 SCORINGS = ("generate", "rank")  # evaluation/option_ranking.py
-LOSSES = ANSWER, OPTIONS = ("answer", "options")  # evaluation/option_losses.py
 POOLINGS = ("mean", "bos")  # of text vectors: mean over the tokens of a text; state at <s>
 FOUND_BY_RULE = ("auto", "stored", "nearest")  # vectors without training
 VECTOR_SOURCES = (*FOUND_BY_RULE, "learned")  # task_choice/

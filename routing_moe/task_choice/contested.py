@@ -69,8 +69,8 @@ class Contested:
         few = f", fewer than {LEAST_SHARE:.0%}: one model serves all tasks" if self.are_few else ""
         return f"{self.share:.1%} of {self.train_rows} train rows lose more than {self.above:g} nats{few}"
 
-    def chosen_from(self, examples: EncodedExamples, tasks: list[str]) -> np.ndarray:
-        """Returns the numbers of the contested ones of all train rows. Raises InputError for other rows."""
+    def chosen_from(self, examples: EncodedExamples, tasks: list[str]) -> EncodedExamples:
+        """Returns the contested ones of all train rows. Raises InputError if these are other rows."""
         if examples.fingerprint() != self.data:
             advice = "restore them, or train again in another --output_dir"
             raise InputError(f"{CONTESTED_FILE} numbers other train rows than those in --train_dir; {advice}")
@@ -78,4 +78,4 @@ class Contested:
             np.flatnonzero(examples.task_ids_N == n)[self.rows[tasks[n]]]
             for n in np.unique(examples.task_ids_N)
         ]
-        return np.sort(np.concatenate(chosen))
+        return examples.subset(np.sort(np.concatenate(chosen)))

@@ -81,7 +81,7 @@ def run_training(
     if settings.contested_above is not None:
         contested = Contested.load(Path(settings.output_dir)) if checkpoint else None
         contested = contested or contested_rows(model, examples, settings, accelerator)
-        examples = examples.subset(contested.chosen_from(examples, model.config.task_names))
+        examples = contested.chosen_from(examples, model.config.task_names)
         if contested.are_few:
             log.info("%s; nothing is trained", contested.described())
             if accelerator.is_main_process:
