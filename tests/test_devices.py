@@ -12,11 +12,11 @@ from dataloader.errors import InputError
 from routing_moe.io.accelerator import (
     ALLOCATOR_VARIABLES,
     check_gpu,
-    chosen_precision,
     command_device,
     make_accelerator,
     prepare_gpu,
 )
+from routing_moe.io.precision import chosen_precision
 
 
 @pytest.fixture(autouse=True)

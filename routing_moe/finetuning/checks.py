@@ -20,6 +20,7 @@ from routing_moe.config.flags import differences, existing_paths, flag_problems
 from routing_moe.config.measures import needed
 from routing_moe.config.shared import last_step, text_problems, with_texts_of
 from routing_moe.io.files import unwritable
+from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import foreign_problems, load_run_settings
 from routing_moe.model.task_vectors import load_task_vectors
 from routing_moe.task_choice.choice import GivenVectors, Resolver, missing_row_error, rows_read
@@ -56,7 +57,7 @@ def check_finetuning(
 
 def check_flags(settings: FinetuneSettings) -> None:
     """Raises InputError for wrong values, and for flags that exclude each other or need another one."""
-    problems = flag_problems(settings)
+    problems = flag_problems(settings) + precision_problems(settings)
     for name, single in SINGLE.items():
         if None not in (getattr(settings, name), getattr(settings, single)):
             problems.append(f"--{single} and --{name} both set the values to try; give one of them")

@@ -8,9 +8,10 @@ from functools import cache
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import GradScalerKwargs, InitProcessGroupKwargs, parse_flag_from_env
+from accelerate.utils import GradScalerKwargs, InitProcessGroupKwargs
 
 from dataloader.errors import InputError
+from routing_moe.io.precision import chosen_precision, uses_cpu
 
 # Timeout of collectives. It must exceed the longest evaluation or checkpoint, which torch's default of 10
 # minutes does not.
@@ -43,21 +44,6 @@ def make_accelerator(mixed_precision: str | None = None) -> Accelerator:
     if accelerator.mixed_precision == "no" and accelerator.device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # allows TF32
     return accelerator
-
-
-def uses_cpu() -> bool:
-    """Returns whether ACCELERATE_USE_CPU keeps commands off the GPU."""
-    return parse_flag_from_env("ACCELERATE_USE_CPU")
-
-
-def chosen_precision(mixed_precision: str | None) -> str:
-    """Returns "no", "bf16" or "fp16" of --mixed_precision, else of `accelerate launch`, else of "auto"."""
-    wanted = mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "auto")
-    if wanted == "auto":
-        # An emulated bf16, which older GPUs have, is slower than float32.
-        on_gpu = torch.cuda.is_available() and not uses_cpu()
-        return "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
-    return wanted
 
 
 def command_device() -> torch.device:

@@ -28,6 +28,7 @@ from routing_moe.config.shared import text_problems, with_texts_of
 from routing_moe.config.train import TrainSettings
 from routing_moe.io.files import unwritable
 from routing_moe.io.hub import is_on_hub
+from routing_moe.io.precision import precision_problems
 from routing_moe.io.run_folder import CURVES_FILE, described_part, foreign_problems, load_run_settings
 from routing_moe.model.given_routes import GivenRoutes
 from routing_moe.model.task_vectors import load_task_vectors
@@ -66,7 +67,7 @@ def check_inputs(settings: TrainSettings, given: Collection[str] = (), writes: b
 
     given: names of flags. writes: whether the run's folder is written to, which else may be read-only.
     """
-    refuse(flag_problems(settings) + contradictions(settings))
+    refuse(flag_problems(settings) + precision_problems(settings) + contradictions(settings))
     if writes:
         refuse(run_folder_problems(settings))
     train_gym, predict_gym, split, ontology = open_data(settings)

@@ -15,7 +15,7 @@ from torch.func import functional_call, grad, vmap
 from dataloader.batching import micro_batches
 from dataloader.encoded import IGNORED_LABEL, EncodedExamples
 from dataloader.errors import InputError
-from routing_moe.io.accelerator import chosen_precision
+from routing_moe.io.precision import chosen_precision
 from routing_moe.model.base import is_of_base
 from routing_moe.model.injection import stacks
 from routing_moe.model.lora import is_of_expert

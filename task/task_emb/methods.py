@@ -15,6 +15,7 @@ from routing_moe.evaluation.text_vectors import BARE, encoder_states, text_vecto
 from routing_moe.finetuning.starting_model import plain_of
 from routing_moe.finetuning.trial import Weights
 from routing_moe.io.accelerator import command_device, make_accelerator
+from routing_moe.io.precision import precision_problems
 from routing_moe.model.loading import check_not_quantized
 from routing_moe.optim.step import Stepper
 
@@ -100,6 +101,8 @@ class TrainingMethod(BartMethod):
     """Fine-tunes the model on one task at a time, each time from the same initial weights."""
 
     def __init__(self, settings):
+        if problems := precision_problems(settings):
+            raise InputError(problems)
         super().__init__(settings)
         if self.model.config.has_lora and getattr(settings, "weights", None) != "updates":
             self.model = plain_of(self.model).to(self.model.device).eval()
