@@ -152,13 +152,13 @@ MEASURED = {
         ("methods_width.csv", f"method == '{method}'", ["test_32"], 100)
         for method in ("dense_flops", "cross_loss")
     ],
-    "All inputs": [
-        ("conflict.csv", "setting == 'full/learned'", ["test"], 100),
-        ("conflict.csv", "setting == 'full/dense'", ["test"], 100),
-    ],
     "16 adapters of other": [
         ("pretrained_adapters.csv", f"method == '{method}'", ["rank_accuracy"], 1)
         for method in ("new", "mixed", "lowest_loss", "tuned", "mean", "base")
+    ],
+    "8 tasks and twins": [
+        ("pretrained_twins.csv", f"part == 'twins' and arm == '{arm}'", ["rank_accuracy"], 1)
+        for arm in ("true_groups", "per_task", "random_groups", "one_128", "cross_loss")
     ],
     "80 real tasks": [
         (
@@ -178,7 +178,7 @@ MEASURED = {
 OTHERS = {"Do learned routes help": [2.6]}  # the paper
 LEFT_OUT = re.compile(
     r"1.8 times the FLOPs|of 12 times the parameters|BARTs of 15,376 parameters|5 gyms|SmolLM2-135M"
-    r"|25 unseen tasks|2 seeds"
+    r"|25 unseen tasks|2 seeds|parameters of 16"
 )
 
 
