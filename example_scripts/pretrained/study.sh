@@ -78,7 +78,10 @@ if part twins; then
 fi
 if part few; then
     tuned per_task true_groups one_16 random_groups
-    for seed in $SEEDS; do arms_of few "$FEW_STEPS" "$seed" per_task true_groups random_groups one_16; done | in_parallel
+    { # first those of the contrast
+        for seed in $SEEDS; do arms_of few "$FEW_STEPS" "$seed" per_task true_groups; done
+        for seed in $SEEDS; do arms_of few "$FEW_STEPS" "$seed" random_groups one_16; done
+    } | in_parallel
 fi
 
 # ---- adapters that exist, and 16 rows of an unseen task
