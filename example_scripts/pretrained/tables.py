@@ -172,6 +172,9 @@ def group_table(out: Path) -> pd.DataFrame:
         row = dict(arm=folder.parts[-2], seed=int(folder.name[4:]), groups=len(set(groups.values())))
         agreement = ami([true[name] for name in true], [groups[name] for name in true])
         row |= dict(pairs=len(pairs), separated=separated, ami=agreement)
+        if folder.parts[-2] == "cross_loss":
+            said = json.loads((out / f"twins/per_task/{folder.name}/transfer/transfer.json").read_text())
+            row |= {key: said[key] for key in ("advantage", "agreement")}
         rows.append(row | {"members": " ".join(str(groups[name]) for name in sorted(groups))})
     return pd.DataFrame(rows)
 
